@@ -1,0 +1,122 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// BlockIO counts what reaches block devices.
+type BlockIO struct {
+	probe   *probe
+	devices []BlockDevice
+}
+
+// BlockDevice names a device to count on.
+type BlockDevice struct {
+	Name         string
+	Major, Minor uint32
+}
+
+// DeviceCounts is what reached one device since it is counted.
+type DeviceCounts struct {
+	// BiosData and BiosMetadata are write bios that carry bytes, apart by
+	// REQ_META; Flushes are bios with REQ_PREFLUSH, with or without bytes.
+	BiosData, BiosMetadata, Flushes uint64
+	// Merges are bios that joined a request, Requests what was issued to
+	// the driver (none on bio-based devices such as zram).
+	Merges, Requests         uint64
+	BytesData, BytesMetadata uint64
+	// Drops are bios whose latency is unknown.
+	Drops uint64
+	// Latency counts bios whose time from queueing to completion was below
+	// 2^i ns, in bucket i.
+	Latency [40]uint64
+}
+
+// OpenBlockIO loads and attaches the block probe for the given devices.
+func OpenBlockIO(devices []BlockDevice, o LedgerOptions) (*BlockIO, error) {
+	p, err := open("blockio", loadOptions{forms: o.Forms, pinned: o.Pinned})
+	if err != nil {
+		return nil, err
+	}
+	b := &BlockIO{probe: p, devices: devices}
+	if err := p.need(nil, []string{"devices", "counts"}); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	for i, d := range devices {
+		// The kernel's own dev_t: 12 bits of major, 20 of minor.
+		if err := p.maps["devices"].Put(d.Major<<20|d.Minor, uint32(i)); err != nil {
+			return nil, errors.Join(fmt.Errorf("count on device %s: %w", d.Name, err), b.Close())
+		}
+	}
+	return b, nil
+}
+
+// Attached returns the form that the kernel took.
+func (b *BlockIO) Attached() string { return string(b.probe.form) }
+
+// Detach takes the programs off; Attach puts them back.
+func (b *BlockIO) Detach() error { return b.probe.detach() }
+
+// Attach attaches what Detach took off.
+func (b *BlockIO) Attach() error { return b.probe.attach() }
+
+// Close detaches and unloads. It is idempotent.
+func (b *BlockIO) Close() error {
+	if b == nil {
+		return nil
+	}
+	return b.probe.Close()
+}
+
+// Read returns the counts of each device by name. The counters are read while
+// they may still be written; quiesce the devices for exact figures.
+func (b *BlockIO) Read() (map[string]DeviceCounts, error) {
+	out := map[string]DeviceCounts{}
+	for i, d := range b.devices {
+		var perCPU []deviceCounts
+		if err := b.probe.maps["counts"].Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read counts of device %s: %w", d.Name, err)
+		}
+		var sum DeviceCounts
+		for _, c := range perCPU {
+			sum.BiosData += c.BiosData
+			sum.BiosMetadata += c.BiosMetadata
+			sum.Flushes += c.Flushes
+			sum.Merges += c.Merges
+			sum.Requests += c.Requests
+			sum.BytesData += c.BytesData
+			sum.BytesMetadata += c.BytesMetadata
+			sum.Drops += c.Drops
+			for j, n := range c.Latency {
+				sum.Latency[j] += n
+			}
+		}
+		out[d.Name] = sum
+	}
+	return out, nil
+}
+
+// Since returns the counts from an earlier reading to this one.
+func (c DeviceCounts) Since(earlier DeviceCounts) DeviceCounts {
+	c.BiosData -= earlier.BiosData
+	c.BiosMetadata -= earlier.BiosMetadata
+	c.Flushes -= earlier.Flushes
+	c.Merges -= earlier.Merges
+	c.Requests -= earlier.Requests
+	c.BytesData -= earlier.BytesData
+	c.BytesMetadata -= earlier.BytesMetadata
+	c.Drops -= earlier.Drops
+	for i := range c.Latency {
+		c.Latency[i] -= earlier.Latency[i]
+	}
+	return c
+}
+
+// shared is the map that the probes on the interrupt vectors and the sampler
+// take from the ledger.
+func (l *Ledger) shared() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{"cpus": l.main.maps["cpus"]}
+}

@@ -1,0 +1,96 @@
+package bpf
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// OnlineCPUs returns the numbers of the CPUs that are online, in order.
+func OnlineCPUs() ([]int, error) {
+	list, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		return nil, fmt.Errorf("read online CPUs: %w", err)
+	}
+	return ParseCPUList(string(list))
+}
+
+// ParseCPUList reads a list such as "0-3,8", the kernel's cpulist format
+// (Documentation/admin-guide/cputopology.rst).
+func ParseCPUList(list string) ([]int, error) {
+	const most = 8192 // the largest NR_CPUS that any architecture builds with
+	var cpus []int
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, ranged := strings.Cut(part, "-")
+		from, err := strconv.Atoi(first)
+		to := from
+		if err == nil && ranged {
+			to, err = strconv.Atoi(last)
+		}
+		if err != nil || from < 0 || to < from || to >= most {
+			return nil, fmt.Errorf("parse CPU list %q: %q is not a CPU or a range such as 0-3", list, part)
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus, nil
+}
+
+// irqTimeAccounting reports whether this kernel leaves interrupts out of a
+// task's sum_exec_runtime. A kernel that does not show its configuration is
+// taken for one that does not.
+func irqTimeAccounting() bool {
+	config, err := kernelConfig()
+	return err == nil && bytes.Contains(config, []byte("\nCONFIG_IRQ_TIME_ACCOUNTING=y\n"))
+}
+
+func kernelConfig() ([]byte, error) {
+	if f, err := os.Open("/proc/config.gz"); err == nil {
+		defer f.Close()
+		z, err := gzip.NewReader(f)
+		if err != nil {
+			return nil, fmt.Errorf("read /proc/config.gz: %w", err)
+		}
+		return io.ReadAll(z)
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return nil, fmt.Errorf("read kernel release: %w", err)
+	}
+	return os.ReadFile("/boot/config-" + unix.ByteSliceToString(uts.Release[:]))
+}
+
+// irqNames reads the names of the interrupt lines' actions.
+func irqNames() map[uint64]string {
+	f, err := os.Open("/proc/interrupts")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return parseInterrupts(f)
+}
+
+// parseInterrupts takes the last field of each numbered line of /proc/interrupts:
+// the action's name, which tells lines apart better than their number.
+func parseInterrupts(r io.Reader) map[uint64]string {
+	names := map[uint64]string{}
+	for s := bufio.NewScanner(r); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		irq, err := strconv.ParseUint(strings.TrimSuffix(fields[0], ":"), 10, 32)
+		if err == nil {
+			names[irq] = fields[len(fields)-1]
+		}
+	}
+	return names
+}
