@@ -10,6 +10,9 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
+/* More than any way from the idle task's last instruction to the next task. */
+#define WAKE_UP_NS 50000
+
 #define PF_IO_WORKER 0x00000010
 #define PF_WQ_WORKER 0x00000020
 #define PF_KTHREAD 0x00200000
@@ -188,11 +191,20 @@ static __always_inline bool lost(struct cpu *c, u32 pid)
 }
 
 /*
- * settle takes what the hypervisor stole out of the slice that ends: the time
- * on the CPU less what the scheduler accounted to the task. The difference is
- * signed, so that the jitter between the two clocks cancels in the sum; the
- * scheduler's clock is scaled to ours, since their rates differ by some tenths
- * of a percent in some virtual machines.
+ * settle takes what the hypervisor stole out of the slice that ends: our time
+ * less the time that the scheduler accounted, which is what the slice added to
+ * the task's sum_exec_runtime. Both ends of that are in exec_start, which every
+ * scheduling class sets as a task comes and brings up to date as it leaves; of
+ * the idle task, which has none, the neighbours' is taken.
+ *
+ * The scheduler reads its clock some time before the tracepoint. When a CPU
+ * wakes up that is tens of microseconds (the rest of the interrupt, the way out
+ * of idle), which the scheduler bills to the task that was woken. Settling the
+ * idle slice moves them there, and the sum of both slices telescopes. What
+ * exceeds that in an idle slice is a wake-up that the hypervisor delayed: nobody
+ * was robbed, so it stays idle.
+ *
+ * The scheduler's clock is scaled to ours: the two may be calibrated apart.
  */
 static __always_inline void settle(struct cpu *c, u64 exec_ns)
 {
@@ -201,6 +213,8 @@ static __always_inline void settle(struct cpu *c, u64 exec_ns)
 
 	if (c->flags & FLAG_IRQ_TIME)
 		stolen -= c->irq_slice_ns;
+	if (c->task == CTX_IDLE && (s64)stolen > WAKE_UP_NS)
+		return;
 	c->ns[c->task & (CTX_MAX - 1)] -= stolen;
 	c->ns[CTX_STOLEN] += stolen;
 }
@@ -211,24 +225,27 @@ int ledger_sched_switch(void *ctx)
 	struct task_struct *prev = ARG(ctx, 1, struct task_struct *);
 	struct task_struct *next = ARG(ctx, 2, struct task_struct *);
 	struct cpu *c = this_cpu();
+	u32 pid, next_pid;
+	u64 exec_ns;
 	bool known;
-	u32 pid;
 
 	if (!c)
 		return 0;
 	pid = FIELD(prev, pid);
+	next_pid = FIELD(next, pid);
 	known = !lost(c, pid);
 	charge(c);
-	if (known && c->task != CTX_IDLE) {
+	exec_ns = pid ? FIELD(prev, se.exec_start) : FIELD(next, se.exec_start);
+	if (known) {
 		if (c->flags & FLAG_SLICE)
-			settle(c, FIELD(prev, se.sum_exec_runtime));
+			settle(c, exec_ns);
 		remember_mode(c, pid);
 	}
 	c->events[EVENT_SWITCH]++;
 	c->task = classify(c, next);
-	c->pid = FIELD(next, pid);
+	c->pid = next_pid;
 	c->slice_ns = c->last_ns;
-	c->exec_ns = FIELD(next, se.sum_exec_runtime);
+	c->exec_ns = next_pid ? FIELD(next, se.exec_start) : exec_ns;
 	c->irq_slice_ns = 0;
 	c->flags |= FLAG_SLICE;
 	return 0;

@@ -48,7 +48,7 @@ enum event {
 
 enum flag {
 	FLAG_ON = 1,
-	/* sum_exec_runtime leaves interrupts out (CONFIG_IRQ_TIME_ACCOUNTING). */
+	/* The scheduler's clock leaves interrupts out (CONFIG_IRQ_TIME_ACCOUNTING). */
 	FLAG_IRQ_TIME = 2,
 	/* slice_start and exec_start belong to the task that runs. */
 	FLAG_SLICE = 4,
@@ -59,7 +59,7 @@ enum flag {
 struct cpu {
 	u64 last_ns;       /* when the last nanosecond was charged */
 	u64 slice_ns;      /* when the running task was switched in */
-	u64 exec_ns;       /* its sum_exec_runtime then */
+	u64 exec_ns;       /* the scheduler's clock then */
 	u64 irq_slice_ns;  /* interrupts since then */
 	u64 work_func;     /* the last work function seen ... */
 	u32 work_context;  /* ... and its context */
@@ -70,7 +70,7 @@ struct cpu {
 	u32 load_tgid;
 	u32 self_tgid;
 	u32 pid;           /* of the running task */
-	u64 exec_scale;      /* our ns for a ns of sum_exec_runtime, << EXEC_SCALE_SHIFT */
+	u64 exec_scale;      /* our ns for a ns of that clock, << EXEC_SCALE_SHIFT */
 	u64 irq_in_load_ns;  /* interrupts that hit the load's slices */
 	u64 irq_in_other_ns; /* interrupts that hit other programs' slices */
 	u64 events[EVENT_MAX];

@@ -37,7 +37,7 @@ enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct sched_entity {
-	u64 sum_exec_runtime;
+	u64 exec_start;
 };
 
 struct task_struct {
