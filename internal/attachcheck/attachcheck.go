@@ -104,7 +104,7 @@ func program(spec ebpf.ProgramSpec) (*ebpf.Program, error) {
 	}
 	prog, err := ebpf.NewProgram(&spec)
 	if err != nil {
-		return nil, fmt.Errorf("load: %w", unguessed{err})
+		return nil, unguessed{err} // Its text begins with "load program".
 	}
 	return prog, nil
 }

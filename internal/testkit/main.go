@@ -32,7 +32,19 @@ type Check struct {
 // descriptors, child processes and the CPU affinity are always looked at;
 // checks add to that.
 func Main(m *testing.M, checks ...Check) {
-	os.Exit(run(m.Run, os.Stderr, settle, append([]Check{FDs(), Children(), Affinity()}, checks...)))
+	os.Exit(Checked{M: m, Checks: checks}.Run())
+}
+
+// Checked is [Main] for a package whose TestMain belongs to another helper,
+// such as testscript, that wants something to run.
+type Checked struct {
+	M      *testing.M
+	Checks []Check
+}
+
+// Run runs the tests and returns the exit code.
+func (c Checked) Run() int {
+	return run(c.M.Run, os.Stderr, settle, append([]Check{FDs(), Children(), Affinity()}, c.Checks...))
 }
 
 // run is [Main] without the exit, so that a test can see it fail.
