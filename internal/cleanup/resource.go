@@ -29,8 +29,9 @@ const (
 type Resource struct {
 	Kind Kind `json:"kind"`
 	// Path of the file, folder, mount point or backing file; for a zram
-	// device its label. A path must have the run's [Run.ID] as one of its
-	// folders: that is what proves later whose it is.
+	// device its label. A path must have a folder in it, or be one, whose
+	// name is the run's [Run.ID], or that and a dot and more: it is what
+	// proves later whose it is.
 	Path string `json:"path,omitempty"`
 	// PID and StartTicks, since boot, tell a process from a later one of
 	// the same number.
@@ -90,14 +91,15 @@ func (r Resource) check(id string) error {
 	return nil
 }
 
-// owned reports whether a path is below, or is, a folder named after the run.
+// owned reports whether a path is below, or is, a folder named after the run:
+// its identity, or that with a dot and more.
 // A path with dots in it could lead out again, so only clean ones count.
 func owned(path, id string) bool {
 	if len(path) > maxPath || !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsAny(path, "\x00\n") {
 		return false
 	}
 	for name := range strings.SplitSeq(path[1:], "/") {
-		if name == id {
+		if name == id || strings.HasPrefix(name, id+".") {
 			return true
 		}
 	}

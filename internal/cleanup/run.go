@@ -186,6 +186,12 @@ func (r *Run) done(resource Resource) error {
 	if at < 0 {
 		return nil
 	}
+	if r.closed {
+		// Close has tried before, and failed with this one: its record is
+		// Clean's now, and Clean does not mind that it is gone.
+		r.open = slices.Delete(r.open, at, at+1)
+		return nil
+	}
 	if err := r.write(record{Op: opDone, Resource: &resource}); err != nil {
 		return fmt.Errorf("record the end of %s: %w", resource, err)
 	}
