@@ -114,6 +114,10 @@ func (r root) make() (root, error) {
 	if err := os.MkdirAll(string(r), 0o700); err != nil {
 		return "", fmt.Errorf("make state folder: %w", err)
 	}
+	// Below a temporary folder anybody can leave a symbolic link of our name.
+	if err := r.private(); err != nil {
+		return "", err
+	}
 	// Mount points and backing files are compared with what the kernel
 	// says, and the kernel knows no symbolic links.
 	real, err := filepath.EvalSymlinks(string(r))

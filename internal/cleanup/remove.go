@@ -32,38 +32,45 @@ type remover struct {
 	logger   *slog.Logger
 }
 
-// all removes what the records say, processes first, then in the reverse order,
-// and at last whatever the kernel itself shows to be the run's. done is called
-// for each record that is settled. It returns what was really there, and goes on
-// after errors.
+// all removes what the records say, processes first, since they may hold any of
+// the rest, then last made first, and at last whatever the kernel itself shows to
+// be the run's. What failed is tried once more then: it may have been held by
+// something that no record told of. done is called for each record that is
+// settled. all returns what was really there, and goes on after errors.
 func (m *remover) all(ctx context.Context, open []record, done func(Resource)) ([]Resource, error) {
 	open = slices.Clone(open)
 	slices.Reverse(open)
-	// A process may hold any of the rest, whenever it was started.
 	slices.SortStableFunc(open, func(a, b record) int { return processFirst(a) - processFirst(b) })
-	var removed []Resource
-	var errs []error
-	processes := m.sameBoot
-	for _, rec := range open {
-		if processes && rec.Kind != KindProcess {
-			found, err := m.markedProcesses(ctx)
-			removed, errs, processes = append(removed, found...), append(errs, err), false
+	processes := slices.IndexFunc(open, func(r record) bool { return r.Kind != KindProcess })
+	if processes < 0 {
+		processes = len(open)
+	}
+	if m.sameBoot {
+		for _, r := range marked(m.id) {
+			open = slices.Insert(open, processes, record{Op: opAdd, Resource: &r})
 		}
+	}
+	removed, failed, _ := m.each(ctx, open, done)
+	found, sweepErr := m.unrecorded(ctx)
+	again, _, err := m.each(ctx, failed, done)
+	return slices.Concat(removed, found, again), errors.Join(err, sweepErr)
+}
+
+// each removes the records in turn and returns those that failed.
+func (m *remover) each(ctx context.Context, records []record, done func(Resource)) (removed []Resource, failed []record, err error) {
+	var errs []error
+	for _, rec := range records {
 		did, err := m.remove(ctx, rec)
-		errs = append(errs, err)
 		if did {
 			removed = append(removed, *rec.Resource)
 		}
-		if err == nil {
-			done(*rec.Resource)
+		if err != nil {
+			failed, errs = append(failed, rec), append(errs, err)
+			continue
 		}
+		done(*rec.Resource)
 	}
-	if processes {
-		found, err := m.markedProcesses(ctx)
-		removed, errs = append(removed, found...), append(errs, err)
-	}
-	found, err := m.unrecorded(ctx)
-	return append(removed, found...), errors.Join(append(errs, err)...)
+	return removed, failed, errors.Join(errs...)
 }
 
 func processFirst(r record) int {
@@ -118,19 +125,6 @@ func (m *remover) removeLive(ctx context.Context, rec record) (bool, error) {
 		return kill(ctx, rec.PID, rec.StartTicks)
 	}
 	return false, fmt.Errorf("unknown kind %q", rec.Kind)
-}
-
-func (m *remover) markedProcesses(ctx context.Context) ([]Resource, error) {
-	var removed []Resource
-	var errs []error
-	for _, r := range marked(m.id) {
-		did, err := m.remove(ctx, record{Op: opAdd, Resource: &r})
-		errs = append(errs, err)
-		if did {
-			removed = append(removed, r)
-		}
-	}
-	return removed, errors.Join(errs...)
 }
 
 // unrecorded removes mounts and loop devices that carry the run's identity and

@@ -198,7 +198,7 @@ func steps(t *testing.T, o Options) []string {
 
 // unfinished are mirrors that together pass every step.
 func unfinished(t *testing.T) map[string]Options {
-	onFiles := small("ext4", "loop-dio")
+	onFiles := small("files", "loop-dio")
 	onFiles.Dir = t.TempDir()
 	all := map[string]Options{
 		"raid1 on loop": small("btrfs-raid1", "loop"),
@@ -206,7 +206,11 @@ func unfinished(t *testing.T) map[string]Options {
 		"files on dio":  onFiles,
 	}
 	for name, o := range all {
-		o.FileBytes, o.Files = 1<<20, 1
+		// As small as can be: all of it is made again for each step.
+		o.FileBytes, o.Files, o.DeviceBytes = 1<<20, 1, 72<<20
+		if o.Kind == "btrfs-raid1" {
+			o.DeviceBytes = 258 << 20
+		}
 		all[name] = o
 	}
 	return all

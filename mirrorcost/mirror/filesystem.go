@@ -69,6 +69,9 @@ func (b *builder) command(ctx context.Context, args []string) error {
 // packages says where a missing program is found.
 var packages = map[string]string{"mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs", "blkid": "util-linux"}
 
+// sbin is where root's programs are.
+var sbin = []string{"/usr/sbin", "/sbin"}
+
 // lookPath finds a program, also where root's programs are: a user's PATH on
 // Debian does not have them.
 func lookPath(name string) (string, error) {
@@ -76,7 +79,7 @@ func lookPath(name string) (string, error) {
 	if err == nil {
 		return path, nil
 	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+	for _, dir := range sbin {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path, nil
 		}

@@ -4,14 +4,18 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/cleanup"
+	"github.com/coreplica/coreplica/internal/testkit"
 )
 
 // victimEnv makes the test binary bring up a mirror, stop at a step and wait to
@@ -126,5 +130,35 @@ func killAt(t *testing.T, o Options, n int) {
 	}
 	if len(left) > 0 {
 		t.Errorf("killed at %q, left %q", fields[2], left)
+	}
+}
+
+// Without privilege the error comes before anything is made, and says the fix.
+func TestWithoutPrivilege(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", rootName) // t.TempDir is closed to others.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	binary, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, root := filepath.Join(dir, "test"), filepath.Join(dir, "root")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(copied, binary, 0o755), os.Mkdir(root, 0o700), os.Chown(root, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	order, err := json.Marshal(victimOrder{Root: root, Options: small("ext4", "loop"), StopAt: -2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(copied)
+	cmd.Env = append(os.Environ(), victimEnv+"="+string(order))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "need root") || !strings.Contains(string(out), "sudo") {
+		t.Errorf("without privilege: %v, %q", err, out)
 	}
 }

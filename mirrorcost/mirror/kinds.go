@@ -55,9 +55,10 @@ func kindNamed(name string) (KindInfo, error) {
 
 // The limits of options.
 const (
-	maxLegs  = 16  // devices that the block probe counts
-	maxFiles = 256 // load threads
-	maxName  = 32  // of a folder
+	maxLegs  = 16      // devices that the block probe counts
+	maxFiles = 256     // load threads
+	maxName  = 32      // of a folder
+	maxBytes = 1 << 50 // of a device or file, so that sums cannot wrap round
 	// sectorBytes is what direct I/O and the kernel's device sizes align to.
 	sectorBytes = 4096
 )
@@ -133,6 +134,8 @@ func (p *plan) wrong() string {
 		return fmt.Sprintf("%d files; between 1 and %d can be made", p.Files, maxFiles)
 	case p.FileBytes < sectorBytes || p.FileBytes%sectorBytes != 0:
 		return fmt.Sprintf("a file of %d bytes; its size must be a multiple of %d", p.FileBytes, sectorBytes)
+	case p.DeviceBytes > maxBytes || p.FileBytes > maxBytes:
+		return fmt.Sprintf("a device of %d and files of %d bytes; the limit of both is %d", p.DeviceBytes, p.FileBytes, int64(maxBytes))
 	case p.DeviceBytes < sectorBytes || p.DeviceBytes%sectorBytes != 0:
 		return fmt.Sprintf("a device of %d bytes; its size must be a multiple of %d", p.DeviceBytes, sectorBytes)
 	case !slices.Contains([]string{"direct", "buffered", "dsync"}, p.Mode):
@@ -170,10 +173,6 @@ func (p *plan) needBytes() int64 {
 }
 
 func (p *plan) checkSize(what string, have int64) error {
-	// A product that wraps round is no size.
-	if p.FileBytes > 1<<50 {
-		return fmt.Errorf("%w: a file of %d bytes is too large for any device", ErrUsage, p.FileBytes)
-	}
 	if need := p.needBytes(); have < need {
 		return fmt.Errorf("%w: %s has %d MiB, too small for %s with %d files of %d MiB, which need %d MiB: give a larger --device-size or a smaller --file-size",
 			ErrUsage, what, have>>20, p.kind.Name, p.Files, p.FileBytes>>20, (need+1<<20-1)>>20)
