@@ -27,8 +27,8 @@
 // Copy-on-write frees a block only when a transaction commits, and nothing
 // commits but syncfs. So between two syncs a btrfs can take no more new data
 // than its free space, [Up.HeadroomBytes]; past that it commits in the middle of
-// a measurement. The default of 1 GiB a device leaves some 700 MiB, seven times
-// what a saturating load of 4 KiB writes makes in a block of a second.
+// a measurement. The default of 1 GiB a device leaves 600 to 900 MiB, several
+// times what a saturating load of 4 KiB writes makes in a block of a second.
 //
 // The package does not help to compare substrates: loop and zram cost CPU that
 // a disk does not, and a disk takes time that they do not.
