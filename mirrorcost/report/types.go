@@ -31,6 +31,8 @@ type Report struct {
 	Mirror         Leg      `json:"mirror"`
 	Tax            Tax      `json:"tax"`
 	Quads          Quads    `json:"quads"`
+	// Instruments are totals of other instruments over the ledger pass.
+	Instruments []Instrument `json:"instruments"`
 	// ProbeCost is nil where the run was told not to measure it.
 	ProbeCost *ProbeCost `json:"probe_cost,omitempty"`
 	// Verdict is one sentence; Warnings are what a reader must know before
@@ -112,9 +114,6 @@ type Leg struct {
 	Samples               uint64    `json:"samples"`
 	SmearedPercent        float64   `json:"smeared_percent"`
 	Drops                 uint64    `json:"drops"`
-
-	// Instruments are the totals of other instruments over the same blocks.
-	Instruments []Instrument `json:"instruments"`
 }
 
 // Instrument compares a total of the ledger with one of another instrument.
@@ -141,7 +140,8 @@ type Context struct {
 	// "kthread/ksoftirqd", "softirq/BLOCK", "hardirq/36", "other programs",
 	// "coreplica", "stolen" or "unattributed".
 	Context string `json:"context"`
-	Ns      uint64 `json:"ns"`
+	// Ns is signed: a short window may hand back stolen time.
+	Ns int64 `json:"ns"`
 	// Charged is true when the context counts towards the cost of a write;
 	// Shared when other file systems use it too; Substrate when it belongs
 	// to the device below the mirror.
