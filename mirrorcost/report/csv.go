@@ -84,7 +84,7 @@ func (c *csvRows) side(l *Leg) {
 		if context.Charged {
 			kind = "context_charged"
 		}
-		c.number(kind, context.Context, float64(context.Ns), "ns")
+		c.row(kind, context.Context, strconv.FormatInt(context.Ns, 10), "", "", "ns")
 		c.number(kind+"_per_write", context.Context, context.NsPerWrite, "ns/write")
 	}
 	c.counts("bios_data", l.BiosDataPerDevice)
