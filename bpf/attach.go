@@ -54,6 +54,7 @@ var tracepoints = map[string][2]string{
 	"blockio_backmerge":                 {"block", "block_bio_backmerge"},
 	"blockio_frontmerge":                {"block", "block_bio_frontmerge"},
 	"blockio_rq_issue":                  {"block", "block_rq_issue"},
+	"blockio_rq_complete":               {"block", "block_rq_complete"},
 }
 
 // probe is a set of loaded programs and maps, from the embedded objects or from

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 )
@@ -28,10 +29,11 @@ type DeviceCounts struct {
 	// the driver (none on bio-based devices such as zram).
 	Merges, Requests         uint64
 	BytesData, BytesMetadata uint64
-	// Drops are bios whose latency is unknown.
+	// Drops are writes whose latency is unknown.
 	Drops uint64
-	// Latency counts bios whose time from queueing to completion was below
-	// 2^i ns, in bucket i.
+	// Latency counts writes that took less than 2^i ns, in bucket i: from a
+	// request's issue to its completion, or from a bio's queueing to its
+	// completion on bio-based devices.
 	Latency [40]uint64
 }
 
@@ -47,11 +49,22 @@ func OpenBlockIO(devices []BlockDevice, o LedgerOptions) (*BlockIO, error) {
 	}
 	for i, d := range devices {
 		// The kernel's own dev_t: 12 bits of major, 20 of minor.
-		if err := p.maps["devices"].Put(d.Major<<20|d.Minor, uint32(i)); err != nil {
+		if err := p.maps["devices"].Put(d.Major<<20|d.Minor, uint32(i)|d.bioBased()); err != nil {
 			return nil, errors.Join(fmt.Errorf("count on device %s: %w", d.Name, err), b.Close())
 		}
 	}
 	return b, nil
+}
+
+// bioBased returns a flag for devices whose driver takes bios: the kernel makes
+// no requests of them. A partition is what its disk is.
+func (d BlockDevice) bioBased() uint32 {
+	for _, queues := range []string{"mq", "../mq"} {
+		if _, err := os.Stat(fmt.Sprintf("/sys/dev/block/%d:%d/%s", d.Major, d.Minor, queues)); err == nil {
+			return 0
+		}
+	}
+	return flagBioBased
 }
 
 // Attached returns the form that the kernel took.

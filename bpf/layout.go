@@ -21,6 +21,8 @@ const (
 const (
 	flagIRQTime = 2
 
+	flagBioBased = 1 << 31 // BIO_BASED in src/blockio.bpf.c
+
 	execScaleShift = 20
 
 	nameWork = 0xff<<56 | 1

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	testkit.Main(m, testkit.Pins("coreplica-test"))
+	testkit.Main(m, testkit.Pins("coreplica-test"), testkit.Loops("coreplica-test"))
 }
 
 // startHog burns one CPU in another process until the test ends.

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
 /*
  * Counts what reaches the devices of a mirror: bios of data and of metadata,
- * flushes, merges, requests, and the time from a bio's queueing to its
- * completion. It counts bios because mirrors fan out at that level, and because
- * bio-based devices (zram, md, dm) have no requests.
+ * flushes, merges, requests, and the time that writes take. It counts bios
+ * because mirrors fan out at that level, and because bio-based devices (zram,
+ * md, dm) have no requests. Those are timed from a bio's queueing to its
+ * completion; the others from a request's issue to its completion, since the
+ * kernel does not trace the completion of a bio that a request carried.
  */
 #include "attach.h"
 
@@ -14,6 +16,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define REQ_OP_MASK 0xff
 #define REQ_OP_WRITE 1
+#define REQ_OP_FLUSH 2
 #define REQ_OP_ZONE_APPEND 7
 
 struct device {
@@ -25,11 +28,13 @@ struct device {
 	u64 bytes_data;
 	u64 bytes_metadata;
 	u64 completed;
-	u64 drops; /* bios whose start could not be remembered */
+	u64 drops; /* starts that could not be remembered */
 	u64 latency[BUCKETS]; /* bucket i: below 2^i ns */
 };
 
-/* dev_t of the kernel to slot; filled by user space */
+/* dev_t of the kernel to slot, and BIO_BASED; filled by user space */
+#define BIO_BASED (1U << 31)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_DEVICES);
@@ -44,26 +49,38 @@ struct {
 	__type(value, struct device);
 } counts SEC(".maps");
 
-/* bio (or device and sector, for the trace event) to the time it was queued */
+/* bio or request (device and sector, for the trace event) to its start */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, u64);
 	__type(value, u64);
-} queued SEC(".maps");
+} started SEC(".maps");
 
-static __always_inline struct device *find(u32 dev)
+struct found {
+	struct device *d;
+	bool bio_based;
+};
+
+static __always_inline struct found find(u32 dev)
 {
-	u32 *slot = bpf_map_lookup_elem(&devices, &dev);
+	u32 *value = bpf_map_lookup_elem(&devices, &dev);
+	struct found f = {};
+	u32 slot;
 
-	return slot ? bpf_map_lookup_elem(&counts, slot) : 0;
+	if (!value)
+		return f;
+	slot = *value & ~BIO_BASED;
+	f.bio_based = *value & BIO_BASED;
+	f.d = bpf_map_lookup_elem(&counts, &slot);
+	return f;
 }
 
 static __always_inline void start(struct device *d, u64 key)
 {
 	u64 now = bpf_ktime_get_ns();
 
-	if (bpf_map_update_elem(&queued, &key, &now, BPF_ANY))
+	if (bpf_map_update_elem(&started, &key, &now, BPF_ANY))
 		d->drops++;
 }
 
@@ -83,13 +100,13 @@ static __always_inline u32 log2_ceiling(u64 v)
 
 static __always_inline void finish(struct device *d, u64 key)
 {
-	u64 *at = bpf_map_lookup_elem(&queued, &key);
+	u64 *at = bpf_map_lookup_elem(&started, &key);
 	u32 bucket;
 
 	if (!at)
 		return;
 	bucket = log2_ceiling(bpf_ktime_get_ns() - *at);
-	bpf_map_delete_elem(&queued, &key);
+	bpf_map_delete_elem(&started, &key);
 	d->completed++;
 	d->latency[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
 }
@@ -142,33 +159,34 @@ ON(block, block_bio_queue)
 int blockio_bio_queue(struct trace_event_raw_block_bio *ctx)
 {
 	char flags[8] = {};
-	struct device *d = find(ctx->dev);
+	struct found f = find(ctx->dev);
 	struct rwbs r;
 
-	if (!d)
+	if (!f.d)
 		return 0;
 	bpf_core_read(flags, sizeof(flags), &ctx->rwbs);
 	r = parse(flags);
 	if (!r.write && !r.flush)
 		return 0;
-	count_bio(d, ctx->nr_sector << 9, r.metadata, r.flush);
-	start(d, place(ctx->dev, ctx->sector));
+	count_bio(f.d, ctx->nr_sector << 9, r.metadata, r.flush);
+	if (f.bio_based)
+		start(f.d, place(ctx->dev, ctx->sector));
 	return 0;
 }
 
 ON(block, block_bio_complete)
 int blockio_bio_complete(struct trace_event_raw_block_bio_complete *ctx)
 {
-	struct device *d = find(ctx->dev);
+	struct found f = find(ctx->dev);
 
-	if (d)
-		finish(d, place(ctx->dev, ctx->sector));
+	if (f.d && f.bio_based)
+		finish(f.d, place(ctx->dev, ctx->sector));
 	return 0;
 }
 
 static __always_inline int merge(struct trace_event_raw_block_bio *ctx)
 {
-	struct device *d = find(ctx->dev);
+	struct device *d = find(ctx->dev).d;
 
 	if (d)
 		d->merges++;
@@ -190,35 +208,60 @@ int blockio_frontmerge(struct trace_event_raw_block_bio *ctx)
 ON(block, block_rq_issue)
 int blockio_rq_issue(struct trace_event_raw_block_rq *ctx)
 {
-	struct device *d = find(ctx->dev);
+	char flags[8] = {};
+	struct device *d = find(ctx->dev).d;
+	struct rwbs r;
+
+	if (!d)
+		return 0;
+	bpf_core_read(flags, sizeof(flags), &ctx->rwbs);
+	r = parse(flags);
+	if (!r.write && !r.flush)
+		return 0;
+	d->requests++;
+	start(d, place(ctx->dev, ctx->sector));
+	return 0;
+}
+
+ON(block, block_rq_complete)
+int blockio_rq_complete(struct trace_event_raw_block_rq_completion *ctx)
+{
+	struct device *d = find(ctx->dev).d;
 
 	if (d)
-		d->requests++;
+		finish(d, place(ctx->dev, ctx->sector));
 	return 0;
 }
 #else
 static __always_inline u32 dev_of(struct bio *b)
 {
-	return FIELD(b, bi_bdev->bd_dev);
+	struct block_device *bdev = FIELD(b, bi_bdev);
+
+	return FIELD(bdev, bd_dev);
+}
+
+static __always_inline bool writes(u32 op)
+{
+	return op == REQ_OP_WRITE || op == REQ_OP_ZONE_APPEND || op == REQ_OP_FLUSH;
 }
 
 ON(block, block_bio_queue)
 int blockio_bio_queue(void *ctx)
 {
 	struct bio *b = ARG(ctx, 0, struct bio *);
-	struct device *d = find(dev_of(b));
-	u32 opf, op;
+	struct found f = find(dev_of(b));
+	u32 opf;
 
-	if (!d)
+	if (!f.d)
 		return 0;
 	opf = FIELD(b, bi_opf);
-	op = opf & REQ_OP_MASK;
-	if (op != REQ_OP_WRITE && op != REQ_OP_ZONE_APPEND)
+	if (!writes(opf & REQ_OP_MASK))
 		return 0;
-	count_bio(d, FIELD(b, bi_iter.bi_size),
+	count_bio(f.d, FIELD(b, bi_iter.bi_size),
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_META) & 1,
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_PREFLUSH) & 1);
-	start(d, (u64)b);
+	if (f.bio_based)
+		start(f.d, (u64)b);
 	return 0;
 }
 
@@ -226,16 +269,16 @@ ON(block, block_bio_complete)
 int blockio_bio_complete(void *ctx)
 {
 	struct bio *b = ARG(ctx, 1, struct bio *);
-	struct device *d = find(dev_of(b));
+	struct found f = find(dev_of(b));
 
-	if (d)
-		finish(d, (u64)b);
+	if (f.d && f.bio_based)
+		finish(f.d, (u64)b);
 	return 0;
 }
 
 static __always_inline int merge(void *ctx)
 {
-	struct device *d = find(dev_of(ARG(ctx, 0, struct bio *)));
+	struct device *d = find(dev_of(ARG(ctx, 0, struct bio *))).d;
 
 	if (d)
 		d->merges++;
@@ -254,14 +297,36 @@ int blockio_frontmerge(void *ctx)
 	return merge(ctx);
 }
 
+static __always_inline struct device *device_of(struct request *rq)
+{
+	struct request_queue *q = FIELD(rq, q);
+	struct gendisk *disk = FIELD(q, disk);
+	struct block_device *part0 = FIELD(disk, part0);
+
+	return find(FIELD(part0, bd_dev)).d;
+}
+
 ON(block, block_rq_issue)
 int blockio_rq_issue(void *ctx)
 {
 	struct request *rq = ARG(ctx, 0, struct request *);
-	struct device *d = find(FIELD(rq, q->disk->part0->bd_dev));
+	struct device *d = device_of(rq);
+
+	if (!d || !writes(FIELD(rq, cmd_flags) & REQ_OP_MASK))
+		return 0;
+	d->requests++;
+	start(d, (u64)rq);
+	return 0;
+}
+
+ON(block, block_rq_complete)
+int blockio_rq_complete(void *ctx)
+{
+	struct request *rq = ARG(ctx, 0, struct request *);
+	struct device *d = device_of(rq);
 
 	if (d)
-		d->requests++;
+		finish(d, (u64)rq);
 	return 0;
 }
 #endif

@@ -123,8 +123,14 @@ struct trace_event_raw_block_bio_complete {
 
 struct trace_event_raw_block_rq {
 	u32 dev;
+	u64 sector;
 	unsigned int bytes;
 	char rwbs[8];
+};
+
+struct trace_event_raw_block_rq_completion {
+	u32 dev;
+	u64 sector;
 };
 
 #pragma clang attribute pop

@@ -18,11 +18,12 @@ import (
 const (
 	blockioBTFMapCounts              = "counts"
 	blockioBTFMapDevices             = "devices"
-	blockioBTFMapQueued              = "queued"
+	blockioBTFMapStarted             = "started"
 	blockioBTFProgBlockioBackmerge   = "blockio_backmerge"
 	blockioBTFProgBlockioBioComplete = "blockio_bio_complete"
 	blockioBTFProgBlockioBioQueue    = "blockio_bio_queue"
 	blockioBTFProgBlockioFrontmerge  = "blockio_frontmerge"
+	blockioBTFProgBlockioRqComplete  = "blockio_rq_complete"
 	blockioBTFProgBlockioRqIssue     = "blockio_rq_issue"
 )
 
@@ -72,6 +73,7 @@ type blockioBTFProgramSpecs struct {
 	BlockioBioComplete *ebpf.ProgramSpec `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.ProgramSpec `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.ProgramSpec `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.ProgramSpec `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.ProgramSpec `ebpf:"blockio_rq_issue"`
 }
 
@@ -81,7 +83,7 @@ type blockioBTFProgramSpecs struct {
 type blockioBTFMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
-	Queued  *ebpf.MapSpec `ebpf:"queued"`
+	Started *ebpf.MapSpec `ebpf:"started"`
 }
 
 // blockioBTFVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,14 +114,14 @@ func (o *blockioBTFObjects) Close() error {
 type blockioBTFMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
-	Queued  *ebpf.Map `ebpf:"queued"`
+	Started *ebpf.Map `ebpf:"started"`
 }
 
 func (m *blockioBTFMaps) Close() error {
 	return _BlockioBTFClose(
 		m.Counts,
 		m.Devices,
-		m.Queued,
+		m.Started,
 	)
 }
 
@@ -137,6 +139,7 @@ type blockioBTFPrograms struct {
 	BlockioBioComplete *ebpf.Program `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.Program `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.Program `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.Program `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.Program `ebpf:"blockio_rq_issue"`
 }
 
@@ -146,6 +149,7 @@ func (p *blockioBTFPrograms) Close() error {
 		p.BlockioBioComplete,
 		p.BlockioBioQueue,
 		p.BlockioFrontmerge,
+		p.BlockioRqComplete,
 		p.BlockioRqIssue,
 	)
 }

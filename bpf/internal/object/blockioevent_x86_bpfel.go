@@ -18,11 +18,12 @@ import (
 const (
 	blockioEventMapCounts              = "counts"
 	blockioEventMapDevices             = "devices"
-	blockioEventMapQueued              = "queued"
+	blockioEventMapStarted             = "started"
 	blockioEventProgBlockioBackmerge   = "blockio_backmerge"
 	blockioEventProgBlockioBioComplete = "blockio_bio_complete"
 	blockioEventProgBlockioBioQueue    = "blockio_bio_queue"
 	blockioEventProgBlockioFrontmerge  = "blockio_frontmerge"
+	blockioEventProgBlockioRqComplete  = "blockio_rq_complete"
 	blockioEventProgBlockioRqIssue     = "blockio_rq_issue"
 )
 
@@ -72,6 +73,7 @@ type blockioEventProgramSpecs struct {
 	BlockioBioComplete *ebpf.ProgramSpec `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.ProgramSpec `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.ProgramSpec `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.ProgramSpec `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.ProgramSpec `ebpf:"blockio_rq_issue"`
 }
 
@@ -81,7 +83,7 @@ type blockioEventProgramSpecs struct {
 type blockioEventMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
-	Queued  *ebpf.MapSpec `ebpf:"queued"`
+	Started *ebpf.MapSpec `ebpf:"started"`
 }
 
 // blockioEventVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,14 +114,14 @@ func (o *blockioEventObjects) Close() error {
 type blockioEventMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
-	Queued  *ebpf.Map `ebpf:"queued"`
+	Started *ebpf.Map `ebpf:"started"`
 }
 
 func (m *blockioEventMaps) Close() error {
 	return _BlockioEventClose(
 		m.Counts,
 		m.Devices,
-		m.Queued,
+		m.Started,
 	)
 }
 
@@ -137,6 +139,7 @@ type blockioEventPrograms struct {
 	BlockioBioComplete *ebpf.Program `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.Program `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.Program `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.Program `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.Program `ebpf:"blockio_rq_issue"`
 }
 
@@ -146,6 +149,7 @@ func (p *blockioEventPrograms) Close() error {
 		p.BlockioBioComplete,
 		p.BlockioBioQueue,
 		p.BlockioFrontmerge,
+		p.BlockioRqComplete,
 		p.BlockioRqIssue,
 	)
 }

@@ -18,11 +18,12 @@ import (
 const (
 	blockioRawMapCounts              = "counts"
 	blockioRawMapDevices             = "devices"
-	blockioRawMapQueued              = "queued"
+	blockioRawMapStarted             = "started"
 	blockioRawProgBlockioBackmerge   = "blockio_backmerge"
 	blockioRawProgBlockioBioComplete = "blockio_bio_complete"
 	blockioRawProgBlockioBioQueue    = "blockio_bio_queue"
 	blockioRawProgBlockioFrontmerge  = "blockio_frontmerge"
+	blockioRawProgBlockioRqComplete  = "blockio_rq_complete"
 	blockioRawProgBlockioRqIssue     = "blockio_rq_issue"
 )
 
@@ -72,6 +73,7 @@ type blockioRawProgramSpecs struct {
 	BlockioBioComplete *ebpf.ProgramSpec `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.ProgramSpec `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.ProgramSpec `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.ProgramSpec `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.ProgramSpec `ebpf:"blockio_rq_issue"`
 }
 
@@ -81,7 +83,7 @@ type blockioRawProgramSpecs struct {
 type blockioRawMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
-	Queued  *ebpf.MapSpec `ebpf:"queued"`
+	Started *ebpf.MapSpec `ebpf:"started"`
 }
 
 // blockioRawVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,14 +114,14 @@ func (o *blockioRawObjects) Close() error {
 type blockioRawMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
-	Queued  *ebpf.Map `ebpf:"queued"`
+	Started *ebpf.Map `ebpf:"started"`
 }
 
 func (m *blockioRawMaps) Close() error {
 	return _BlockioRawClose(
 		m.Counts,
 		m.Devices,
-		m.Queued,
+		m.Started,
 	)
 }
 
@@ -137,6 +139,7 @@ type blockioRawPrograms struct {
 	BlockioBioComplete *ebpf.Program `ebpf:"blockio_bio_complete"`
 	BlockioBioQueue    *ebpf.Program `ebpf:"blockio_bio_queue"`
 	BlockioFrontmerge  *ebpf.Program `ebpf:"blockio_frontmerge"`
+	BlockioRqComplete  *ebpf.Program `ebpf:"blockio_rq_complete"`
 	BlockioRqIssue     *ebpf.Program `ebpf:"blockio_rq_issue"`
 }
 
@@ -146,6 +149,7 @@ func (p *blockioRawPrograms) Close() error {
 		p.BlockioBioComplete,
 		p.BlockioBioQueue,
 		p.BlockioFrontmerge,
+		p.BlockioRqComplete,
 		p.BlockioRqIssue,
 	)
 }
