@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -59,6 +60,9 @@ func serve(requests io.Reader, replies io.Writer) error {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
 	name("coreplica-load")
+	// A write past `ulimit -f` shall fail with EFBIG, like any other failure,
+	// and not end the process.
+	signal.Ignore(unix.SIGXFSZ)
 	incoming := make(chan []byte)
 	go listen(requests, incoming)
 	c := &child{legs: map[string]*leg{}}

@@ -40,7 +40,7 @@ type Process struct {
 	turn     chan struct{}
 	requests *os.File
 	replies  chan []byte
-	stderr   *tail
+	stderr   *words
 
 	// gone is closed when the child was waited for; then ended says how.
 	gone  chan struct{}
@@ -104,7 +104,7 @@ func spawn(o StartOptions) (_ *Process, err error) {
 		logger:  o.Logger,
 		turn:    make(chan struct{}, 1),
 		replies: make(chan []byte),
-		stderr:  &tail{},
+		stderr:  &words{},
 		gone:    make(chan struct{}),
 		closed:  make(chan struct{}),
 	}
@@ -302,8 +302,8 @@ func (p *Process) died(why error) error {
 		return fmt.Errorf("%w: it closed its pipes and hangs: %w", ErrDied, why)
 	}
 	state := p.cmd.ProcessState.String()
-	if words := p.stderr.String(); words != "" {
-		return fmt.Errorf("%w: %s: %s", ErrDied, state, words)
+	if said := p.stderr.String(); said != "" {
+		return fmt.Errorf("%w: %s: %s", ErrDied, state, said)
 	}
 	return fmt.Errorf("%w: %s", ErrDied, state)
 }
@@ -346,26 +346,37 @@ func (p *Process) end() error {
 	return errors.Join(errs...)
 }
 
-// tail keeps the last words of the child.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
+// words keeps what the child says on its standard error: the first line names a
+// crash, the last ones say where it happened.
+type words struct {
+	mu         sync.Mutex
+	head, tail []byte
+	lost       bool
 }
 
-const tailBytes = 4 << 10
+const (
+	headBytes = 1 << 10
+	tailBytes = 3 << 10
+)
 
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, b...)
-	if over := len(t.text) - tailBytes; over > 0 {
-		t.text = slices.Delete(t.text, 0, over)
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(headBytes-len(w.head), len(b))
+	w.head = append(w.head, b[:n]...)
+	w.tail = append(w.tail, b[n:]...)
+	if over := len(w.tail) - tailBytes; over > 0 {
+		w.tail, w.lost = slices.Delete(w.tail, 0, over), true
 	}
 	return len(b), nil
 }
 
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.text))
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gap := ""
+	if w.lost {
+		gap = "\n…\n"
+	}
+	return strings.TrimSpace(string(w.head) + gap + string(w.tail))
 }
