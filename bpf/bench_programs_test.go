@@ -18,8 +18,8 @@ import (
 
 // BenchmarkProgram lets every program of the ledger, the vectors and the block
 // probe run on what a busy machine does anyway, and reports the mean ns of each
-// one's body as the kernel counts it (kernel.bpf_stats_enabled), which adds some 20 ns of its own. What the dispatch
-// costs, BenchmarkEvent says.
+// one's body as the kernel counts it (kernel.bpf_stats_enabled, which adds some
+// 20 ns of its own). What the dispatch costs, BenchmarkEvent says.
 func BenchmarkProgram(b *testing.B) {
 	testkit.Need(b, testkit.Root, testkit.BTF, testkit.BPF)
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))

@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coreplica/coreplica/mirrorcost/load"
 )
 
 func main() {
+	load.Hook() // The load of a measurement is this program again.
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -24,7 +24,11 @@ Commands read "coreplica NOUN VERB". Results go to standard output, progress
 and complaints to standard error. The exit code is 0, 1 when the work failed,
 or 2 when the command line makes no sense.`,
 		Example: `  # Can this machine measure?
-  sudo coreplica doctor`,
+  sudo coreplica doctor
+
+  # What does a mirrored write cost?
+  sudo coreplica mirrorcost run --save out
+  coreplica serve out`,
 		// A complaint is one line that says the fix, not a page of usage.
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -42,7 +46,10 @@ or 2 when the command line makes no sense.`,
 // commands are the nouns.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		newMirrorcostCmd(),
+		newServeCmd(),
 		newDoctorCmd(),
+		newCleanCmd(),
 		newVersionCmd(),
 		newDocsCmd(),
 	}

@@ -260,14 +260,14 @@ func TestTheRateIsHeld(t *testing.T) {
 	s := spec(t, 2, 1)
 	p := start(t, map[string]Spec{"x": s})
 	const rate = 997
-	r := run(t, p, Block{Leg: "x", Writes: 2 * rate, RatePerSecond: rate})
-	got := float64(r.Acknowledged) / r.Elapsed.Seconds()
-	if r.Acknowledged != 2*rate || got < 0.98*rate || got > 1.02*rate {
-		t.Errorf("%d writes in %v are %.1f per second, want %d", r.Acknowledged, r.Elapsed, got, rate)
-	}
-	if r.Late > r.Acknowledged/10 {
-		t.Errorf("%d of %d writes were late", r.Late, r.Acknowledged)
-	}
+	quiet(t, func() string {
+		r := run(t, p, Block{Leg: "x", Writes: 2 * rate, RatePerSecond: rate})
+		got := float64(r.Acknowledged) / r.Elapsed.Seconds()
+		if r.Acknowledged != 2*rate || got < 0.98*rate || got > 1.02*rate || r.Late > rate/10 {
+			return fmt.Sprintf("%d writes in %v are %.1f per second, want %d; %d were late", r.Acknowledged, r.Elapsed, got, rate, r.Late)
+		}
+		return ""
+	})
 	// A rate that nobody can hold: all but each thread's first are late.
 	if r := run(t, p, Block{Leg: "x", Writes: 1000, RatePerSecond: maxRate}); r.Late < 990 || r.Late > 1000 {
 		t.Errorf("%d of 1000 writes were late", r.Late)
@@ -283,14 +283,15 @@ func TestTheTimeIsHeld(t *testing.T) {
 		"time comes first": {Leg: "x", For: limit, Writes: 1 << 50},
 		"asleep":           {Leg: "x", For: limit, RatePerSecond: 2},
 	} {
-		began := time.Now()
-		r := run(t, p, b)
-		if took := time.Since(began); took < limit || took > limit+200*time.Millisecond {
-			t.Errorf("%s: took %v", name, took)
-		}
-		if r.Acknowledged == 0 || r.Elapsed > limit+100*time.Millisecond {
-			t.Errorf("%s: %d writes in %v", name, r.Acknowledged, r.Elapsed)
-		}
+		quiet(t, func() string {
+			began := time.Now()
+			r := run(t, p, b)
+			took := time.Since(began)
+			if took < limit || took > limit+100*time.Millisecond || r.Acknowledged == 0 || r.Elapsed > limit+50*time.Millisecond {
+				return fmt.Sprintf("%s: %d writes in %v, took %v", name, r.Acknowledged, r.Elapsed, took)
+			}
+			return ""
+		})
 	}
 	if r := run(t, p, Block{Leg: "x", For: time.Hour, Writes: 11}); r.Acknowledged != 11 {
 		t.Errorf("%d writes, want 11", r.Acknowledged)
@@ -302,11 +303,14 @@ func TestIdleCostsNothing(t *testing.T) {
 	p := start(t, map[string]Spec{"x": spec(t, 2, 1)})
 	run(t, p, Block{Leg: "x", Writes: 100})
 	time.Sleep(100 * time.Millisecond) // The runtime's watchdog goes to sleep.
-	before := cpuOf(t, p.Pid())
-	time.Sleep(500 * time.Millisecond)
-	if used := cpuOf(t, p.Pid()) - before; used > 2*time.Millisecond {
-		t.Errorf("half a second of rest cost %v", used)
-	}
+	quiet(t, func() string {
+		before := cpuOf(t, p.Pid())
+		time.Sleep(500 * time.Millisecond)
+		if used := cpuOf(t, p.Pid()) - before; used > 500*time.Microsecond {
+			return fmt.Sprintf("half a second of rest cost %v", used)
+		}
+		return ""
+	})
 }
 
 // cpuOf adds up the threads' schedstat.

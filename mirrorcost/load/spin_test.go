@@ -1,6 +1,7 @@
 package load
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -18,55 +19,65 @@ func TestSpinCostsWhatItSays(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, d := range []time.Duration{time.Microsecond, 5 * time.Microsecond, time.Millisecond} {
-		n, err := CalibrateSpin(d)
+		quiet(t, func() string {
+			n, err := CalibrateSpin(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ratio := medianCost(t, n, max(int(500*time.Microsecond/d), 1)) / float64(d)
+			t.Logf("%d iterations for %v cost %.3f of it", n, d, ratio)
+			if ratio < 0.97 || ratio > 1.03 {
+				return fmt.Sprintf("%d iterations for %v cost %.3f of it", n, d, ratio)
+			}
+			return ""
+		})
+	}
+}
+
+func medianCost(t *testing.T, iterations uint64, calls int) float64 {
+	t.Helper()
+	var costs []float64
+	for range 201 {
+		before, err := threadCPUNs()
 		if err != nil {
 			t.Fatal(err)
 		}
-		calls := max(int(500*time.Microsecond/d), 1)
-		var costs []float64
-		for range 201 {
-			before, err := threadCPUNs()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for range calls {
-				spinSink = spin(n, spinSink)
-			}
-			after, err := threadCPUNs()
-			if err != nil {
-				t.Fatal(err)
-			}
-			costs = append(costs, float64(after-before)/float64(calls))
+		for range calls {
+			spinSink = spin(iterations, spinSink)
 		}
-		if ratio := median(costs) / float64(d); ratio < 0.97 || ratio > 1.03 {
-			t.Errorf("%d iterations for %v cost %.3f of it", n, d, ratio)
-		} else {
-			t.Logf("%d iterations for %v cost %.3f of it", n, d, ratio)
+		after, err := threadCPUNs()
+		if err != nil {
+			t.Fatal(err)
 		}
+		costs = append(costs, float64(after-before)/float64(calls))
 	}
+	return median(costs)
 }
 
 func TestCalibrationsAgree(t *testing.T) {
-	var list []float64
-	for range 5 {
-		n, err := CalibrateSpin(5 * time.Microsecond)
-		if err != nil {
-			t.Fatal(err)
+	quiet(t, func() string {
+		var list []float64
+		for range 3 {
+			n, err := CalibrateSpin(5 * time.Microsecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, float64(n))
 		}
-		list = append(list, float64(n))
-	}
-	middle := median(list)
-	t.Logf("calibrations: %v", list)
-	// All but one: a neighbour may have the processor for a while.
-	if far := max(min(middle/list[1], 2), list[3]/middle); far > 1.02 {
-		t.Errorf("calibrations of 5µs: %v", list)
-	}
+		t.Logf("calibrations of 5µs: %v", list)
+		if slices.Max(list)/slices.Min(list) > 1.02 {
+			return fmt.Sprint(list)
+		}
+		return ""
+	})
 }
 
-// In the load, a spin of 20 µs shows in the threads' CPU time and in the
-// latency.
+// In the load, half of the writes take what they take without the spin and the
+// spin. The threads' CPU time is a sum, and so has all disturbances in it. The
+// spin is a long one here, since the write after a spin is dearer by most of a
+// microsecond: the spin lets its caches go cold.
 func TestTheLoadSpins(t *testing.T) {
-	const d, writes = 20 * time.Microsecond, 2000
+	const d, writes = 200 * time.Microsecond, 100
 	n, err := CalibrateSpin(d)
 	if err != nil {
 		t.Fatal(err)
@@ -74,23 +85,28 @@ func TestTheLoadSpins(t *testing.T) {
 	with, without := spec(t, 1, 1), spec(t, 1, 1)
 	with.SpinIterations = n
 	p := start(t, map[string]Spec{"with": with, "without": without})
-	var differences []float64
-	var p50 int64
-	for range 9 {
-		r := run(t, p, Block{Leg: "with", Writes: writes})
+	half := func(r Result) float64 {
 		h, err := DecodeLatencies(r.Latencies)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p50 = h.ValueAtQuantile(50)
-		bare := run(t, p, Block{Leg: "without", Writes: writes})
-		differences = append(differences, float64(r.ThreadCPUNs)-float64(bare.ThreadCPUNs))
+		return float64(h.ValueAtQuantile(50))
 	}
-	ratio := median(differences) / writes / float64(d)
-	t.Logf("the spin costs %.3f of %v in the load", ratio, d)
-	if ratio < 0.95 || ratio > 1.05 || p50 < int64(d)*9/10 {
-		t.Errorf("the spin costs %.3f of %v, and half of the writes took more than %v", ratio, d, time.Duration(p50))
-	}
+	quiet(t, func() string {
+		var cpu, latency []float64
+		for range 9 {
+			spun := run(t, p, Block{Leg: "with", Writes: writes})
+			bare := run(t, p, Block{Leg: "without", Writes: writes})
+			latency = append(latency, half(spun)-half(bare))
+			cpu = append(cpu, (float64(spun.ThreadCPUNs)-float64(bare.ThreadCPUNs))/writes)
+		}
+		took, cost := median(latency)/float64(d), median(cpu)/float64(d)
+		t.Logf("a spin of %v takes %.3f of it, and costs %.3f", d, took, cost)
+		if took < 0.97 || took > 1.03 || cost < 0.97 || cost > 1.10 {
+			return fmt.Sprintf("takes %.3f, costs %.3f", took, cost)
+		}
+		return ""
+	})
 }
 
 func TestSpinLimits(t *testing.T) {

@@ -119,9 +119,18 @@ func peak(lists ...[]bucket) (top float64) {
 	return top
 }
 
+// logTicks labels decades, and what lies between them where there is room.
 func logTicks(a axis) (ticks []tick) {
-	for e := math.Ceil(a.low); e <= a.high; e++ {
-		ticks = append(ticks, tick{percent(a.at(e)), tickLabel(math.Pow(10, e))})
+	between := []float64{1}
+	if a.high-a.low < 3.5 {
+		between = []float64{1, 2, 5}
+	}
+	for e := math.Floor(a.low); e <= a.high; e++ {
+		for _, m := range between {
+			if at := e + math.Log10(m); at > a.low && at < a.high {
+				ticks = append(ticks, tick{percent(a.at(at)), tickLabel(m * math.Pow(10, e))})
+			}
+		}
 	}
 	return ticks
 }

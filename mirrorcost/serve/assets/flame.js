@@ -42,14 +42,14 @@
 
   function stageOf(f) {
     const st = f.st[view === "baseline" ? 0 : 1], all = view === "baseline" ? f.b : f.m;
-    for (const [stage, part] of st) if (part >= all / 2) return "s" + Math.min(stage, 11);
+    for (const [stage, part] of st) if (part >= all * 2 / 3) return "s" + Math.min(stage, 11);
     return "mix";
   }
   function difference(f) {
     if (!shown(f)) return "d0";
     const ratio = f.b > 0 ? f.m / f.b : Infinity;
-    if (ratio < 1) return ratio < 0.4 ? "d-3" : ratio < 0.67 ? "d-2" : "d-1";
-    return ratio > 2.5 ? "d3" : ratio > 1.5 ? "d2" : "d1";
+    if (ratio < 1) return ratio < 1 / 3 ? "d-3" : ratio < 2 / 3 ? "d-2" : "d-1";
+    return ratio > 3 ? "d3" : ratio > 1.5 ? "d2" : "d1";
   }
   const found = f => words !== "" && f !== data.root && f.n.toLowerCase().includes(words);
 

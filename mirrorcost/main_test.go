@@ -1,0 +1,66 @@
+package mirrorcost
+
+import (
+	"testing"
+	"time"
+
+	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/mirrorcost/load"
+	"github.com/coreplica/coreplica/mirrorcost/report"
+)
+
+func TestMain(m *testing.M) {
+	load.Hook()
+	testkit.Main(m,
+		testkit.Loops("coreplica-"), testkit.Mounts("coreplica-"), testkit.Zrams(),
+		testkit.Files("/run/coreplica", "coreplica-"))
+}
+
+// needRun is what a real run needs.
+func needRun(tb testing.TB) {
+	tb.Helper()
+	testkit.Need(tb, testkit.Root, testkit.BTF, testkit.BPF, testkit.Btrfs, testkit.Ext4, testkit.Loop)
+}
+
+// quickPlan is the default plan, small.
+func quickPlan() Plan {
+	p := DefaultPlan()
+	p.Duration, p.Quads = 4*time.Second, 4
+	p.DeviceBytes, p.FileBytes = 320<<20, 16<<20
+	p.ProbeCost = false
+	return p
+}
+
+func mustRun(tb testing.TB, p Plan) *Report {
+	tb.Helper()
+	r, err := Run(tb.Context(), p, Options{Version: "test"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Logf("%s", r.Verdict)
+	for _, w := range r.Warnings {
+		tb.Logf("warning: %s", w)
+	}
+	if err := r.Check(); err != nil {
+		tb.Error(err)
+	}
+	return r
+}
+
+func contextNs(leg report.Leg, name string) report.Context {
+	for _, c := range leg.Contexts {
+		if c.Context == name {
+			return c
+		}
+	}
+	return report.Context{Context: name}
+}
+
+func stageOf(leg report.Leg, name string) report.Stage {
+	for _, s := range leg.Stages {
+		if s.Stage == name {
+			return s
+		}
+	}
+	return report.Stage{Stage: name}
+}
