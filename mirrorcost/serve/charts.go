@@ -13,8 +13,12 @@ import (
 // percent formats a share of the box.
 func percent(share float64) string { return fmt.Sprintf("%.3f%%", 100*share) }
 
-// tick is a line across a chart.
-type tick struct{ X, Label string }
+// tick is a line across a chart. The label of a minor one is left out where
+// there is little room.
+type tick struct {
+	X, Label string
+	Minor    bool
+}
 
 // axis maps values from low to high onto the box.
 type axis struct{ low, high float64 }
@@ -43,7 +47,7 @@ func (a axis) ticks() (ticks []tick) {
 		if math.Abs(v) < step/2 {
 			v = 0
 		}
-		ticks = append(ticks, tick{percent(a.at(v)), tickLabel(v)})
+		ticks = append(ticks, tick{X: percent(a.at(v)), Label: tickLabel(v)})
 	}
 	return ticks
 }

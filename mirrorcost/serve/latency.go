@@ -128,7 +128,7 @@ func logTicks(a axis) (ticks []tick) {
 	for e := math.Floor(a.low); e <= a.high; e++ {
 		for _, m := range between {
 			if at := e + math.Log10(m); at > a.low && at < a.high {
-				ticks = append(ticks, tick{percent(a.at(at)), tickLabel(m * math.Pow(10, e))})
+				ticks = append(ticks, tick{percent(a.at(at)), tickLabel(m * math.Pow(10, e)), m > 1})
 			}
 		}
 	}
