@@ -62,11 +62,13 @@ func as(f report.Format) func(io.Writer, *report.Report) error {
 	return func(w io.Writer, r *report.Report) error { return report.Write(w, r, f) }
 }
 
-// Where the page will be: a file has nothing beside it that could be
+// place is where the page will be: a file has nothing beside it that could be
 // downloaded.
+type place int
+
 const (
-	inFile = false
-	served = true
+	inFile place = iota
+	served
 )
 
 // WriteHTML writes the page as one file that works by itself, offline.
@@ -108,7 +110,7 @@ type page struct {
 	Warnings  []string
 }
 
-func writePage(w io.Writer, r *report.Report, where bool) error {
+func writePage(w io.Writer, r *report.Report, where place) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
