@@ -197,6 +197,7 @@ func (l *lane) writeBatch(n int) (whole int) {
 		l.whole[w] = 0
 		for i := range l.files {
 			if err := l.ring.PrepareWrite(l.files[i].fd, buf, offset, uint64(w*files+i)); err != nil {
+				l.ring.Discard()
 				l.failWith(opUring, i, offset, 0, err)
 				return 0
 			}
@@ -205,6 +206,9 @@ func (l *lane) writeBatch(n int) (whole int) {
 	// What was submitted is waited for in any case: its buffers are in use
 	// until then.
 	submitted := l.ring.SubmitAndWait(n * files)
+	if submitted != nil {
+		submitted = errors.Join(submitted, l.ring.SubmitAndWait(n*files-l.ring.Discard()))
+	}
 	for {
 		c, ok := l.ring.Reap()
 		if !ok {

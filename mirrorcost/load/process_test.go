@@ -65,10 +65,12 @@ func TestCountsAreExact(t *testing.T) {
 			if r.Acknowledged != prime || r.Bytes != prime*4096 {
 				t.Errorf("acknowledged %d writes, %d bytes; want %d", r.Acknowledged, r.Bytes, prime)
 			}
-			// The kernel's own count of what the process wrote. What a
-			// ring writes is not in it; there the stamps below speak.
-			if got := writtenBy(t, p.Pid()) - before; !tt.uring && got-prime*4096*int64(tt.files) > 1<<20 || got < prime*4096*int64(tt.files) && !tt.uring {
-				t.Errorf("the kernel saw %d bytes, want %d and a message", got, prime*4096*tt.files)
+			// The kernel's own count of what the process wrote; some of it
+			// is the answer. What a ring writes is not in it: there the
+			// stamps below speak.
+			want := prime * 4096 * int64(tt.files)
+			if got := writtenBy(t, p.Pid()) - before; !tt.uring && (got < want || got > want+1<<20) {
+				t.Errorf("the kernel saw %d bytes, want %d and a message", got, want)
 			}
 			h, err := DecodeLatencies(r.Latencies)
 			if err != nil || h.TotalCount() != prime || h.Min() <= 0 || h.Max() < h.Min() {

@@ -252,6 +252,20 @@ func (r *Ring) SubmitAndWait(n int) error {
 	}
 }
 
+// Discard takes back what was prepared and not taken by the kernel, and returns
+// how many writes that were. It belongs after a failed [Ring.SubmitAndWait]: what
+// is left there would go out with the next batch.
+func (r *Ring) Discard() int {
+	n := r.Unsubmitted()
+	if n > 0 {
+		// The kernel looks at the queue during a system call only, since
+		// no thread of its own polls it.
+		r.tail -= uint32(n)
+		atomic.StoreUint32(r.sqTail, r.tail)
+	}
+	return n
+}
+
 // Ready is the number of completions that can be reaped.
 func (r *Ring) Ready() int {
 	if r.fd < 0 {

@@ -165,6 +165,38 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// What was taken back is never written, and the ring goes on.
+func TestDiscard(t *testing.T) {
+	testkit.Need(t, testkit.IOUring)
+	r := newRing(t, 4)
+	f := newFile(t, "target")
+	memory := buffer(t, 4096)
+	for i := range 3 {
+		if err := r.PrepareWrite(int(f.Fd()), memory, int64(i)<<20, uint64(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.Discard(); n != 3 || r.Unsubmitted() != 0 || r.Discard() != 0 {
+		t.Errorf("took back %d, left %d", n, r.Unsubmitted())
+	}
+	for range 4 { // All of the queue is there again.
+		if err := r.PrepareWrite(int(f.Fd()), memory, 0, 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.SubmitAndWait(4); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if c, ok := r.Reap(); !ok || c.UserData != 7 || c.Result != 4096 {
+			t.Errorf("completion %+v, %v", c, ok)
+		}
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != 4096 {
+		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+}
+
 func TestRefusalsSayTheFix(t *testing.T) {
 	for _, tt := range []struct {
 		errno    unix.Errno
