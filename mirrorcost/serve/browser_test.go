@@ -326,19 +326,27 @@ func checkWidths(t *testing.T, ctx context.Context) {
 	}
 }
 
+// hover moves the pointer over a frame until its tip shows. A scroll that is
+// still under way hides the tip again, so one move may not do.
+func hover(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	for i := range 40 {
+		at := evaluate[[]float64](t, ctx, fmt.Sprintf(`(r => [r.x + 30, r.y + 8])(`+frameNamed+`.getBoundingClientRect())`, name))
+		run(t, ctx, chromedp.MouseEvent(chromedp.MouseMoved, at[0]+float64(i%2), at[1]), chromedp.Sleep(50*time.Millisecond))
+		if evaluate[bool](t, ctx, fmt.Sprintf(`!document.getElementById("tip").hidden && document.querySelector("#tip .name").textContent === %q`, name)) {
+			return
+		}
+	}
+	t.Errorf("%s shows no tip under the pointer", name)
+}
+
 // closeUp shows a zoomed frame with its tip, and a search.
 func closeUp(t *testing.T, ctx context.Context, dir, scheme string) {
 	t.Helper()
 	run(t, ctx, chromedp.EmulateViewport(1280, 900), chromedp.SendKeys("#search", "queue"),
 		chromedp.Evaluate[chromedp.Void](fmt.Sprintf(frameNamed+`.click()`, "load/kernel")),
-		chromedp.ScrollIntoView("#flame"),
-		chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`(e => {
-			const at = e.getBoundingClientRect();
-			e.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: at.x + 40, clientY: at.y + 8}));
-		})(`+frameNamed+`)`, "__queue_work")))
-	if !evaluate[bool](t, ctx, `!document.getElementById("tip").hidden && document.querySelector("#tip .name").textContent === "__queue_work"`) {
-		t.Error("a frame under the pointer shows no tip")
-	}
+		chromedp.ScrollIntoView("#flame"))
+	hover(t, ctx, "__queue_work")
 	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
