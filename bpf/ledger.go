@@ -241,10 +241,12 @@ func threadName(comm string) string {
 
 // Names of the fixed contexts.
 const (
-	Idle          = "idle"
-	LoadUser      = "load/user"
-	LoadKernel    = "load/kernel"
-	Self          = "coreplica"
+	Idle       = "idle"
+	LoadUser   = "load/user"
+	LoadKernel = "load/kernel"
+	Self       = "coreplica"
+	// WorkerPool is a kernel worker that woke up and found nothing to do.
+	WorkerPool    = "worker/pool"
 	OtherPrograms = "other programs"
 	Stolen        = "stolen"
 	Unattributed  = "unattributed"
@@ -256,7 +258,7 @@ var vectorNames = [...]string{"local_timer", "reschedule", "call_function", "cal
 
 var fixedNames = map[uint32]string{
 	ctxUnknown: Unattributed, ctxIdle: Idle, ctxLoadUser: LoadUser, ctxLoadKernel: LoadKernel, ctxSelf: Self,
-	ctxOther: OtherPrograms, ctxStolen: Stolen, ctxWorkerIdle: Unattributed, ctxOverflow: Unattributed,
+	ctxOther: OtherPrograms, ctxStolen: Stolen, ctxWorkerIdle: WorkerPool, ctxOverflow: Unattributed,
 }
 
 func fixedName(id uint32) (string, bool) {

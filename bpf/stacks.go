@@ -149,7 +149,15 @@ func (s *Stacks) Drain() ([]StackSample, error) {
 		return nil, fmt.Errorf("read samples: %w", err)
 	}
 	for _, k := range keys {
-		if err := m.Delete(k); err != nil {
+		err := m.Delete(k)
+		// Several contexts may share a stack. A stack that stays would keep
+		// others with its hash out.
+		if k.Stack >= 0 && err == nil {
+			if gone := s.probe.maps["stacks"].Delete(uint32(k.Stack)); !errors.Is(gone, ebpf.ErrKeyNotExist) {
+				err = gone
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("forget samples: %w", err)
 		}
 	}

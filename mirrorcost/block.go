@@ -26,7 +26,9 @@ type block struct {
 	// stolen is the share of the machine that the hypervisor gave away.
 	stolen float64
 	// voided is true when the other leg's devices were written to.
-	voided    bool
+	voided bool
+	// spin is what the known cost of a write was by the threads' own clocks.
+	spin      time.Duration
 	latencies *hdrhistogram.Histogram
 }
 
@@ -66,6 +68,7 @@ func (s *session) measure(ctx context.Context, leg int, writes uint64, rate floa
 	}
 	b.voided = !maps.Equal(before, after)
 	b.writes, b.bytes, b.elapsed = result.Acknowledged, result.Bytes, result.Elapsed
+	b.spin = result.Spin
 	if b.latencies, err = load.DecodeLatencies(result.Latencies); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func needRun(tb testing.TB) {
 func quickPlan() Plan {
 	p := DefaultPlan()
 	p.Duration, p.Quads = 4*time.Second, 4
-	p.DeviceBytes, p.FileBytes = 320<<20, 16<<20
+	p.FileBytes = 16 << 20
 	p.ProbeCost = false
 	return p
 }

@@ -94,7 +94,7 @@ func DefaultPlan() Plan {
 		Batch:       1,
 		Quads:       MinQuads,
 		Substrate:   "loop",
-		DeviceBytes: 512 << 20,
+		DeviceBytes: 1 << 30,
 		FileBytes:   64 << 20,
 		ProbeCost:   true,
 	}

@@ -39,7 +39,7 @@ func timeline(plan *Plan) []phase {
 	}
 	phases := []phase{
 		{phaseBaseline, bringUpTime},
-		{phaseMirror, 4 * bringUpTime},
+		{phaseMirror, 7 * bringUpTime},
 		{phaseSaturate, 2 * saturationRounds * saturationTime},
 		{phaseLedger, blocks + 5*idleTime + time.Duration(4*plan.Quads)*settleTime},
 		{phaseCounted, 2 * countedTime},

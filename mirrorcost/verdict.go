@@ -21,6 +21,9 @@ const (
 	rareBios = 0.001
 	// The limits beyond which the ledger itself is not to be believed.
 	closureLimit, unattributedLimit, instrumentLimit = 0.001, 0.005, 0.02
+	// dropLimit is the share of samples beyond which what is missing could
+	// matter to a stage.
+	dropLimit = 0.02
 	// autocorrelated quads make an interval too narrow.
 	autocorrelated = 0.5
 )
@@ -38,11 +41,15 @@ func (a *analysis) machine() report.Machine {
 
 func (a *analysis) load() report.Load {
 	p := a.plan
+	var spin float64
+	for _, b := range a.blocks(mirrored) {
+		spin += float64(b.spin) * float64(b.writes) / float64(max(a.writes[mirrored], 1))
+	}
 	return report.Load{
 		SizeBytes: p.SizeBytes, Mode: p.Mode, Pattern: p.Pattern, Threads: p.Threads,
 		FsyncEvery: p.FsyncEvery, Batch: p.Batch, Csum: p.csum() != "",
 		RatePerSecond: a.pace.rate, Saturated: a.pace.rate == 0,
-		Substrate: p.Substrate, SpinNs: p.Spin.Nanoseconds(),
+		Substrate: p.Substrate, SpinNs: p.Spin.Nanoseconds(), SpinMeasuredNs: spin,
 	}
 }
 
@@ -130,7 +137,7 @@ func (a *analysis) warnings(r *Report) []string {
 	for _, leg := range []report.Leg{r.Baseline, r.Mirror} {
 		say(leg.ClosureError > closureLimit, "%s: the contexts miss the wall time by %.2f %%: do not believe this run", leg.Name, 100*leg.ClosureError)
 		say(leg.Unattributed > unattributedLimit, "%s: %.2f %% of the time could not be attributed", leg.Name, 100*leg.Unattributed)
-		say(leg.Drops > 0, "%s: %d samples or latencies were dropped", leg.Name, leg.Drops)
+		say(float64(leg.Drops) > dropLimit*float64(leg.Samples), "%s: %d of %d samples were dropped", leg.Name, leg.Drops, leg.Samples)
 		say(leg.Acknowledged != leg.Writes, "%s: %d of %d writes were acknowledged in the counted pass", leg.Name, leg.Acknowledged, leg.Writes)
 	}
 	say(a.observations.ledger.overflow > 0, "%d contexts found no slot; their time is unattributed", a.observations.ledger.overflow)

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -167,6 +168,7 @@ func (c *child) run(b *Block) (*done, error) {
 	}
 	d := &done{}
 	var errs []error
+	var spins []int64
 	first, last := int64(math.MaxInt64), int64(0)
 	for _, t := range threads {
 		<-t.end
@@ -176,11 +178,16 @@ func (c *child) run(b *Block) (*done, error) {
 		d.Acknowledged += t.acknowledged
 		d.Late += t.late
 		d.ThreadCPUNs += uint64(t.cpuNs)
+		spins = append(spins, t.spinTimes...)
 		t.latencies.drainInto(c.sum)
 		errs = append(errs, t.err)
 	}
 	d.Bytes = d.Acknowledged * uint64(l.spec.SizeBytes)
 	d.ElapsedNs = max(last-first, 0)
+	if len(spins) > 0 {
+		slices.Sort(spins)
+		d.SpinNs = spins[len(spins)/2]
+	}
 	c.pairs = c.sum.drainPairs(c.pairs[:0])
 	d.Latencies = c.pairs
 	return d, errors.Join(errs...)

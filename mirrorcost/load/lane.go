@@ -42,7 +42,7 @@ type lane struct {
 	fsyncEvery int
 	unsynced   int
 
-	spin, spun uint64
+	spin, spun, spins uint64
 
 	// err ended the block.
 	err error

@@ -50,6 +50,7 @@ type outcome struct {
 	acknowledged uint64
 	late         uint64
 	cpuNs        int64
+	spinTimes    []int64
 	err          error
 }
 
@@ -112,6 +113,7 @@ func startThread(index int) (*thread, error) {
 		end:       make(chan struct{}, 1),
 		pinned:    -1,
 		latencies: newRecorder(),
+		outcome:   outcome{spinTimes: make([]int64, 0, maxTimed)},
 	}
 	go t.loop()
 	<-t.end
@@ -126,7 +128,7 @@ func (t *thread) loop() {
 	t.err = t.settle()
 	t.end <- struct{}{}
 	for range t.begin {
-		t.outcome = outcome{}
+		t.outcome = outcome{spinTimes: t.spinTimes[:0]}
 		if t.err = t.pin(); t.err == nil {
 			t.run()
 		}
@@ -167,7 +169,8 @@ func (t *thread) pin() error {
 }
 
 // run is the hot loop. It allocates nothing, and reads the clock once a write:
-// the end of one is the start of the next, unless the thread slept in between.
+// the end of one is the start of the next, unless the thread slept or spun in
+// between.
 //
 // Latency counts from the start of service and not from the deadline, because
 // what is asked here is what a write costs, and a queue in front of a slow leg
@@ -204,13 +207,14 @@ func (t *thread) run() {
 			}
 		}
 		whole := l.write(n)
-		if l.spin > 0 {
-			l.spun = spin(l.spin*uint64(whole), l.spun)
-		}
 		end := now()
 		if whole > 0 {
 			t.latencies.record(end-start, uint64(whole))
 			t.acknowledged += uint64(whole)
+		}
+		if l.spin > 0 {
+			t.spin(l, uint64(whole))
+			end = now()
 		}
 		t.last, start = end, end
 		if l.err != nil {
@@ -223,6 +227,33 @@ func (t *thread) run() {
 		t.err = err
 	}
 	t.cpuNs = max(after-cpu, 0)
+}
+
+// timedEvery is how many spins go by for each one that is timed by the thread's
+// CPU clock: few enough to weigh nothing, and a prime, lest it march in step with
+// an fsync.
+const timedEvery = 7
+
+// maxTimed spins of a block are kept, so that the hot loop allocates nothing.
+const maxTimed = 4096
+
+// spin adds the known cost of so many writes.
+func (t *thread) spin(l *lane, writes uint64) {
+	if l.spins++; l.spins%timedEvery != 0 || len(t.spinTimes) == cap(t.spinTimes) || writes == 0 {
+		l.spun = spin(l.spin*writes, l.spun)
+		return
+	}
+	before := rawThreadCPUNs()
+	l.spun = spin(l.spin*writes, l.spun)
+	t.spinTimes = append(t.spinTimes, (rawThreadCPUNs()-before)/int64(writes))
+}
+
+// rawThreadCPUNs is [threadCPUNs] for the hot loop; it cannot fail where that
+// has worked before.
+func rawThreadCPUNs() int64 {
+	var ts unix.Timespec
+	unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&ts)), 0)
+	return ts.Nano()
 }
 
 // nap is the longest sleep after which a thread looks whether it is still

@@ -44,6 +44,7 @@ type done struct {
 	Bytes        uint64   `json:"bytes"`
 	ElapsedNs    int64    `json:"elapsed_ns"`
 	ThreadCPUNs  uint64   `json:"thread_cpu_ns"`
+	SpinNs       int64    `json:"spin_ns"`
 	Late         uint64   `json:"late"`
 	Latencies    []uint64 `json:"latencies"`
 }
@@ -61,6 +62,7 @@ func (d *done) result() (Result, error) {
 		Bytes:        d.Bytes,
 		Elapsed:      time.Duration(d.ElapsedNs),
 		ThreadCPUNs:  d.ThreadCPUNs,
+		Spin:         time.Duration(d.SpinNs),
 		Late:         d.Late,
 		Latencies:    encoded,
 	}, nil

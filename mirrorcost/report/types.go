@@ -73,7 +73,10 @@ type Load struct {
 	// Saturated is true when the load wrote as fast as it could.
 	Saturated bool   `json:"saturated"`
 	Substrate string `json:"substrate"`
-	SpinNs    int64  `json:"spin_ns"`
+	// SpinNs is the known cost that was asked for, a write of the mirror, and
+	// SpinMeasuredNs what it cost by the load's own clock.
+	SpinNs         int64   `json:"spin_ns"`
+	SpinMeasuredNs float64 `json:"spin_measured_ns"`
 }
 
 // Leg is one side of the comparison.
