@@ -38,8 +38,8 @@ type cpuState struct {
 	SliceNs      uint64
 	ExecNs       uint64
 	IRQSliceNs   uint64
-	IRQBurstNs   uint64
-	IRQBeforeNs  uint64
+	MovedNs      uint64
+	BeforeNs     uint64
 	WorkFunc     uint64
 	WorkContext  uint32
 	Flags        uint32

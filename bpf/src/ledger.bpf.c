@@ -197,35 +197,45 @@ static __always_inline bool lost(struct cpu *c, u32 pid)
  * scheduling class sets as a task comes and brings up to date as it leaves; of
  * the idle task, which has none, the neighbours' is taken.
  *
- * The scheduler reads its clock some time before the tracepoint. When a CPU
- * wakes up that is tens of microseconds (the rest of the interrupt, the way out
- * of idle), which the scheduler bills to the task that was woken. Settling the
- * idle slice moves the way out of idle there, and the sum of both slices
- * telescopes; the interrupt stays what it is. What exceeds that in an idle slice
- * is a wake-up that the hypervisor delayed: nobody was robbed, so it stays idle.
+ * When a CPU wakes up, the scheduler bills to the task everything since its
+ * wake-up was asked for: the way out of the halted state, the rest of the
+ * interrupt, and the way from there to the switch. Only the last is work for the
+ * task. It is taken from the idle slice and given to the task's, so that the sum
+ * telescopes; the rest stays idle and interrupt, and is noted for comparison with
+ * the scheduler's own figures. What exceeds WAKE_UP_NS in an idle slice is a
+ * wake-up that the hypervisor delayed: nobody was robbed, so it stays idle.
  *
  * The scheduler's clock is scaled to ours: the two may be calibrated apart.
  */
-static __always_inline void settle(struct cpu *c, u64 exec_ns, u64 irq_burst_ns)
+static __always_inline void settle(struct cpu *c, u64 exec_ns, u64 last_d)
 {
 	u64 exec = (exec_ns - c->exec_ns) * c->exec_scale >> EXEC_SCALE_SHIFT;
-	u64 before = c->irq_before_ns;
-	u64 stolen = (c->last_ns - c->slice_ns) - exec + before;
+	s64 stolen = (c->last_ns - c->slice_ns) - exec;
+	s64 moved = c->moved_ns, before = c->before_ns;
 
-	c->irq_before_ns = 0;
 	if (c->flags & FLAG_IRQ_TIME)
 		stolen -= c->irq_slice_ns;
+	c->moved_ns = 0;
+	c->before_ns = 0;
 	if (c->task == CTX_IDLE) {
-		if ((s64)stolen > WAKE_UP_NS)
+		if (stolen < 0 || stolen > WAKE_UP_NS)
 			return;
-		if (!(c->flags & FLAG_IRQ_TIME) && (s64)stolen > 0) {
-			c->irq_before_ns = irq_burst_ns < stolen ? irq_burst_ns : stolen;
-			stolen -= c->irq_before_ns;
+		/* Without an interrupt the CPU was polling for the wake-up. */
+		if (c->irq_slice_ns && (s64)last_d < stolen) {
+			c->before_ns = stolen - last_d;
+			stolen = last_d;
 		}
-	} else if (c->task == CTX_LOAD_USER || c->task == CTX_LOAD_KERNEL) {
-		c->irq_in_load_ns += before;
-	} else if (c->task == CTX_OTHER) {
-		c->irq_in_other_ns += before;
+		c->moved_ns = stolen;
+	} else {
+		stolen += before;
+		if (c->flags & FLAG_WOKEN && stolen < -moved) {
+			before += -moved - stolen;
+			stolen = -moved;
+		}
+		if (c->task == CTX_LOAD_USER || c->task == CTX_LOAD_KERNEL)
+			c->irq_in_load_ns += before;
+		else if (c->task == CTX_OTHER)
+			c->irq_in_other_ns += before;
 	}
 	c->ns[c->task & (CTX_MAX - 1)] -= stolen;
 	c->ns[CTX_STOLEN] += stolen;
@@ -238,7 +248,7 @@ int ledger_sched_switch(void *ctx)
 	struct task_struct *next = ARG(ctx, 2, struct task_struct *);
 	struct cpu *c = this_cpu();
 	u32 pid, next_pid;
-	u64 exec_ns, irq_burst_ns;
+	u64 exec_ns, last_ns;
 	bool known;
 
 	if (!c)
@@ -246,12 +256,12 @@ int ledger_sched_switch(void *ctx)
 	pid = FIELD(prev, pid);
 	next_pid = FIELD(next, pid);
 	known = !lost(c, pid);
-	irq_burst_ns = c->irq_burst_ns;
+	last_ns = c->last_ns;
 	charge(c);
 	exec_ns = pid ? FIELD(prev, se.exec_start) : FIELD(next, se.exec_start);
 	if (known) {
 		if (c->flags & FLAG_SLICE)
-			settle(c, exec_ns, irq_burst_ns);
+			settle(c, exec_ns, c->last_ns - last_ns);
 		remember_mode(c, pid);
 	}
 	c->events[EVENT_SWITCH]++;
@@ -261,6 +271,10 @@ int ledger_sched_switch(void *ctx)
 	c->exec_ns = next_pid ? FIELD(next, se.exec_start) : exec_ns;
 	c->irq_slice_ns = 0;
 	c->flags |= FLAG_SLICE;
+	if (pid)
+		c->flags &= ~FLAG_WOKEN;
+	else
+		c->flags |= FLAG_WOKEN;
 	return 0;
 }
 #endif
@@ -405,8 +419,8 @@ int ledger_start(struct bpf_raw_tracepoint_args *ctx)
 	c->exec_scale = ctx->args[3];
 	c->soft = 0;
 	c->hard = 0;
-	c->irq_burst_ns = 0;
-	c->irq_before_ns = 0;
+	c->moved_ns = 0;
+	c->before_ns = 0;
 	c->last_ns = bpf_ktime_get_ns();
 	c->flags = ctx->args[2] | FLAG_ON;
 #if ATTACH == ATTACH_EVENT

@@ -52,6 +52,8 @@ enum flag {
 	FLAG_IRQ_TIME = 2,
 	/* slice_start and exec_start belong to the task that runs. */
 	FLAG_SLICE = 4,
+	/* The running task came after idle. */
+	FLAG_WOKEN = 8,
 };
 
 #define EXEC_SCALE_SHIFT 20
@@ -61,8 +63,8 @@ struct cpu {
 	u64 slice_ns;      /* when the running task was switched in */
 	u64 exec_ns;       /* the scheduler's clock then */
 	u64 irq_slice_ns;  /* interrupts since then */
-	u64 irq_burst_ns;  /* interrupts since the task itself last ran */
-	u64 irq_before_ns; /* interrupts that the scheduler billed to the task before it came */
+	u64 moved_ns;      /* of the idle slice before this one, billed to this one */
+	u64 before_ns;     /* before this slice, billed to its task by the scheduler alone */
 	u64 work_func;     /* the last work function seen ... */
 	u32 work_context;  /* ... and its context */
 	u32 flags;
@@ -104,7 +106,6 @@ static __always_inline u32 context_of(struct cpu *c)
 static __always_inline void note_irq(struct cpu *c, u64 d)
 {
 	c->irq_slice_ns += d;
-	c->irq_burst_ns += d;
 	if (c->task == CTX_LOAD_USER || c->task == CTX_LOAD_KERNEL)
 		c->irq_in_load_ns += d;
 	else if (c->task == CTX_OTHER)
@@ -126,8 +127,6 @@ static __always_inline u64 charge(struct cpu *c)
 	c->ns[x & (CTX_MAX - 1)] += d;
 	if (c->hard | c->soft)
 		note_irq(c, d);
-	else
-		c->irq_burst_ns = 0;
 	return now;
 }
 
@@ -145,8 +144,6 @@ static __always_inline u64 charge_preemptible(struct cpu *c)
 	__sync_fetch_and_add(&c->ns[x & (CTX_MAX - 1)], d);
 	if (c->hard | c->soft)
 		note_irq(c, d);
-	else
-		c->irq_burst_ns = 0;
 	return now;
 }
 
