@@ -35,24 +35,24 @@ var eventNames = [...]string{"sched_switch", "irq_handler", "softirq", "irq_vect
 // cpuState mirrors struct cpu in src/ledger.h.
 type cpuState struct {
 	LastNs       uint64
-	SliceNs      uint64
-	ExecNs       uint64
-	IRQSliceNs   uint64
-	MovedNs      uint64
-	BeforeNs     uint64
-	WorkFunc     uint64
-	WorkContext  uint32
 	Flags        uint32
 	Task         uint32
 	Soft         uint32
 	Hard         uint32
 	LoadTGID     uint32
 	SelfTGID     uint32
-	PID          uint32
+	SliceNs      uint64
+	ExecNs       uint64
+	IRQSliceNs   uint64
+	Running      uint64
+	MovedNs      uint64
+	BeforeNs     uint64
 	ExecScale    uint64
 	IRQInLoadNs  uint64
 	IRQInOtherNs uint64
+	Plain        uint64
 	Events       [8]uint64
+	Known        [8][3]uint64
 	Ns           [ctxMax]uint64
 }
 
@@ -70,7 +70,6 @@ type deviceCounts struct {
 	Requests      uint64
 	BytesData     uint64
 	BytesMetadata uint64
-	Completed     uint64
 	Drops         uint64
 	Latency       [40]uint64
 }

@@ -31,8 +31,8 @@ const (
 // probePass measures what the probes cost the load: its throughput on the
 // cheaper leg, as fast as it can, with probes off, with the ledger, and with
 // everything. The cheaper leg suffers most, so the figure is the worse one.
-func (s *session) probePass(ctx context.Context, p *progress) (o probeObservation, err error) {
-	for round := range probeRounds {
+func (s *session) probePass(ctx context.Context, rounds int, p *progress) (o probeObservation, err error) {
+	for round := range rounds {
 		var writes [probeStates]uint64
 		var elapsed [probeStates]time.Duration
 		for _, state := range []int{probesOff, probesLedger, probesAll, probesAll, probesLedger, probesOff} {
@@ -51,7 +51,7 @@ func (s *session) probePass(ctx context.Context, p *progress) (o probeObservatio
 		all := float64(writes[probesAll]) / elapsed[probesAll].Seconds()
 		o.ledgerPercent = append(o.ledgerPercent, 100*(1-ledger/off))
 		o.allPercent = append(o.allPercent, 100*(1-all/off))
-		p.step(float64(round+1) / probeRounds)
+		p.step(float64(round+1) / float64(rounds))
 	}
 	o.nsPerEvent, err = s.calibrate()
 	return o, errors.Join(err, s.setProbes(probesLedger))

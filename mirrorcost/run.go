@@ -101,7 +101,7 @@ func (s *session) observe(ctx context.Context, p *progress) (o *observations, er
 	}
 	if s.plan.ProbeCost {
 		p.begin(phaseProbes)
-		probe, err := s.probePass(ctx, p)
+		probe, err := s.probePass(ctx, probeRounds, p)
 		if err != nil {
 			return nil, err
 		}

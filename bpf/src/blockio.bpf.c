@@ -27,8 +27,7 @@ struct device {
 	u64 requests;
 	u64 bytes_data;
 	u64 bytes_metadata;
-	u64 completed;
-	u64 drops; /* starts that could not be remembered */
+	u64 drops; /* starts that were overwritten */
 	u64 latency[BUCKETS]; /* bucket i: below 2^i ns */
 };
 
@@ -49,13 +48,31 @@ struct {
 	__type(value, struct device);
 } counts SEC(".maps");
 
-/* bio or request (device and sector, for the trace event) to its start */
+/*
+ * When the writes in flight began, by bio or request (device and sector, for the
+ * trace event). Two that share a slot cost one of them its latency, which is
+ * counted; a hash map would cost all of them its locks.
+ */
+#define STARTED 16384
+
+struct begun {
+	u64 key;
+	u64 ns;
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STARTED);
+	__type(key, u32);
+	__type(value, struct begun);
 } started SEC(".maps");
+
+static __always_inline struct begun *slot_of(u64 key)
+{
+	u32 slot = (key ^ key >> 6 ^ key >> 14 ^ key >> 23 ^ key >> 37) & (STARTED - 1);
+
+	return bpf_map_lookup_elem(&started, &slot);
+}
 
 struct found {
 	struct device *d;
@@ -78,10 +95,14 @@ static __always_inline struct found find(u32 dev)
 
 static __always_inline void start(struct device *d, u64 key)
 {
-	u64 now = bpf_ktime_get_ns();
+	struct begun *at = slot_of(key);
 
-	if (bpf_map_update_elem(&started, &key, &now, BPF_ANY))
+	if (!at)
+		return;
+	if (at->key)
 		d->drops++;
+	at->ns = bpf_ktime_get_ns();
+	at->key = key;
 }
 
 static __always_inline u32 log2_ceiling(u64 v)
@@ -100,14 +121,13 @@ static __always_inline u32 log2_ceiling(u64 v)
 
 static __always_inline void finish(struct device *d, u64 key)
 {
-	u64 *at = bpf_map_lookup_elem(&started, &key);
+	struct begun *at = slot_of(key);
 	u32 bucket;
 
-	if (!at)
+	if (!at || at->key != key)
 		return;
-	bucket = log2_ceiling(bpf_ktime_get_ns() - *at);
-	bpf_map_delete_elem(&started, &key);
-	d->completed++;
+	bucket = log2_ceiling(bpf_ktime_get_ns() - at->ns);
+	at->key = 0;
 	d->latency[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
 }
 
@@ -233,6 +253,15 @@ int blockio_rq_complete(struct trace_event_raw_block_rq_completion *ctx)
 	return 0;
 }
 #else
+/* number is a pointer's value: the verifier forbids arithmetic on pointers. */
+static __always_inline u64 number(void *p)
+{
+	u64 n = 0;
+
+	bpf_probe_read_kernel(&n, sizeof(n), &p);
+	return n;
+}
+
 static __always_inline u32 dev_of(struct bio *b)
 {
 	struct block_device *bdev = FIELD(b, bi_bdev);
@@ -261,7 +290,7 @@ int blockio_bio_queue(void *ctx)
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_META) & 1,
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_PREFLUSH) & 1);
 	if (f.bio_based)
-		start(f.d, (u64)b);
+		start(f.d, number(b));
 	return 0;
 }
 
@@ -272,7 +301,7 @@ int blockio_bio_complete(void *ctx)
 	struct found f = find(dev_of(b));
 
 	if (f.d && f.bio_based)
-		finish(f.d, (u64)b);
+		finish(f.d, number(b));
 	return 0;
 }
 
@@ -315,7 +344,7 @@ int blockio_rq_issue(void *ctx)
 	if (!d || !writes(FIELD(rq, cmd_flags) & REQ_OP_MASK))
 		return 0;
 	d->requests++;
-	start(d, (u64)rq);
+	start(d, number(rq));
 	return 0;
 }
 
@@ -326,7 +355,7 @@ int blockio_rq_complete(void *ctx)
 	struct device *d = device_of(rq);
 
 	if (d)
-		finish(d, (u64)rq);
+		finish(d, number(rq));
 	return 0;
 }
 #endif

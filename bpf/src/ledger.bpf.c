@@ -13,6 +13,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* More than any way from the idle task's last instruction to the next task. */
 #define WAKE_UP_NS 50000
 
+#define PF_IDLE 0x00000002
 #define PF_IO_WORKER 0x00000010
 #define PF_WQ_WORKER 0x00000020
 #define PF_KTHREAD 0x00200000
@@ -81,21 +82,35 @@ static __noinline u32 new_name(struct cpu *c, struct name *n)
 	return id;
 }
 
+static __noinline u32 look_up(struct cpu *c, struct name *n)
+{
+	u32 *id;
+
+	if (!c || !n)
+		return CTX_OVERFLOW;
+	id = bpf_map_lookup_elem(&names, n);
+	return id ? *id : new_name(c, n);
+}
+
 static __always_inline u32 named(struct cpu *c, u64 a, u64 b)
 {
-	struct name n = { a, b };
-	u32 *id = bpf_map_lookup_elem(&names, &n);
+	/* Functions are aligned to 16 bytes, and comms differ in their letters. */
+	u64 h = a ^ b ^ a >> 4 ^ a >> 9 ^ a >> 17;
+	struct known *k = &c->known[h & (KNOWN - 1)];
 
-	return id ? *id : new_name(c, &n);
+	if (k->a != a || k->b != b) {
+		struct name n = { a, b };
+
+		k->context = look_up(c, &n);
+		k->a = a;
+		k->b = b;
+	}
+	return k->context;
 }
 
 static __always_inline u32 work_context(struct cpu *c, u64 func)
 {
-	if (c->work_func != func) {
-		c->work_context = named(c, func, NAME_WORK);
-		c->work_func = func;
-	}
-	return c->work_context;
+	return named(c, func, NAME_WORK);
 }
 
 static __always_inline u32 classify_kernel(struct cpu *c, struct task_struct *t)
@@ -115,33 +130,36 @@ static __always_inline u32 classify_kernel(struct cpu *c, struct task_struct *t)
 
 static __always_inline u32 classify(struct cpu *c, struct task_struct *t)
 {
-	u32 pid = FIELD(t, pid), tgid, flags;
+	u32 flags = FIELD(t, flags), pid, tgid;
 	u8 *user;
 
-	if (!pid)
+	if (flags & PF_IDLE)
 		return CTX_IDLE;
-	flags = FIELD(t, flags);
 	if (flags & PF_KTHREAD)
 		return classify_kernel(c, t);
 	tgid = FIELD(t, tgid);
-	if (tgid == c->load_tgid) {
-		if (flags & PF_IO_WORKER)
-			return CTX_LOAD_KERNEL;
-		user = bpf_map_lookup_elem(&in_user, &pid);
-		if (!user || !*user)
-			return CTX_LOAD_KERNEL;
-		*user = 0;
-		return CTX_LOAD_USER;
-	}
-	return tgid == c->self_tgid ? CTX_SELF : CTX_OTHER;
+	if (tgid != c->load_tgid)
+		return tgid == c->self_tgid ? CTX_SELF : CTX_OTHER;
+	if (flags & PF_IO_WORKER)
+		return CTX_LOAD_KERNEL;
+	pid = FIELD(t, pid);
+	user = bpf_map_lookup_elem(&in_user, &pid);
+	if (!user || !*user)
+		return CTX_LOAD_KERNEL;
+	*user = 0;
+	return CTX_LOAD_USER;
 }
 
-static __always_inline void remember_mode(struct cpu *c, u32 pid)
+/* remember_mode is called while the task that leaves is still current. */
+static __always_inline void remember_mode(struct cpu *c)
 {
+	u32 pid;
 	u8 yes = 1;
 
-	if (c->task == CTX_LOAD_USER)
-		bpf_map_update_elem(&in_user, &pid, &yes, BPF_ANY);
+	if (c->task != CTX_LOAD_USER)
+		return;
+	pid = (u32)bpf_get_current_pid_tgid();
+	bpf_map_update_elem(&in_user, &pid, &yes, BPF_ANY);
 }
 
 #if ATTACH == ATTACH_EVENT
@@ -165,7 +183,7 @@ int ledger_sched_switch(void *ctx)
 	late(c);
 	charge(c);
 	c->events[EVENT_SWITCH]++;
-	remember_mode(c, (u32)bpf_get_current_pid_tgid());
+	remember_mode(c);
 	c->irq_slice_ns = 0;
 	c->task = CTX_UNKNOWN;
 	return 0;
@@ -180,9 +198,9 @@ static __always_inline void late(struct cpu *c)
  * hide a switch from their own tracepoint. Who ran since the last event is then
  * not known, and the time says so.
  */
-static __always_inline bool lost(struct cpu *c, u32 pid)
+static __always_inline bool lost(struct cpu *c, u64 leaves)
 {
-	if (c->pid == pid)
+	if (c->running == leaves)
 		return 0;
 	c->task = CTX_UNKNOWN;
 	c->flags &= ~FLAG_SLICE;
@@ -247,34 +265,33 @@ int ledger_sched_switch(void *ctx)
 	struct task_struct *prev = ARG(ctx, 1, struct task_struct *);
 	struct task_struct *next = ARG(ctx, 2, struct task_struct *);
 	struct cpu *c = this_cpu();
-	u32 pid, next_pid;
+	bool known, from_idle, to_idle;
 	u64 exec_ns, last_ns;
-	bool known;
 
 	if (!c)
 		return 0;
-	pid = FIELD(prev, pid);
-	next_pid = FIELD(next, pid);
-	known = !lost(c, pid);
+	known = !lost(c, (u64)prev);
 	last_ns = c->last_ns;
 	charge(c);
-	exec_ns = pid ? FIELD(prev, se.exec_start) : FIELD(next, se.exec_start);
+	from_idle = FIELD(prev, flags) & PF_IDLE;
+	exec_ns = from_idle ? FIELD(next, se.exec_start) : FIELD(prev, se.exec_start);
 	if (known) {
 		if (c->flags & FLAG_SLICE)
 			settle(c, exec_ns, c->last_ns - last_ns);
-		remember_mode(c, pid);
+		remember_mode(c);
 	}
 	c->events[EVENT_SWITCH]++;
 	c->task = classify(c, next);
-	c->pid = next_pid;
+	to_idle = c->task == CTX_IDLE;
+	c->running = (u64)next;
 	c->slice_ns = c->last_ns;
-	c->exec_ns = next_pid ? FIELD(next, se.exec_start) : exec_ns;
+	c->exec_ns = to_idle || from_idle ? exec_ns : FIELD(next, se.exec_start);
 	c->irq_slice_ns = 0;
 	c->flags |= FLAG_SLICE;
-	if (pid)
-		c->flags &= ~FLAG_WOKEN;
-	else
+	if (from_idle)
 		c->flags |= FLAG_WOKEN;
+	else
+		c->flags &= ~FLAG_WOKEN;
 	return 0;
 }
 #endif
@@ -356,7 +373,9 @@ int ledger_work_start(void *ctx)
 #if ATTACH == ATTACH_EVENT
 	func = (u64)((struct trace_event_raw_workqueue_execute_start *)ctx)->function;
 #else
-	func = (u64)FIELD(ARG(ctx, 0, struct work_struct *), func);
+	/* The verifier forbids arithmetic on what it knows to be a pointer. */
+	*(volatile u64 *)&c->plain = (u64)FIELD(ARG(ctx, 0, struct work_struct *), func);
+	func = *(volatile u64 *)&c->plain;
 #endif
 	context = work_context(c, func);
 	/* Waking up the thread is part of the work that it was woken for. */
@@ -427,7 +446,7 @@ int ledger_start(struct bpf_raw_tracepoint_args *ctx)
 	c->task = CTX_UNKNOWN;
 #else
 	c->task = classify(c, (struct task_struct *)bpf_get_current_task_btf());
-	c->pid = (u32)bpf_get_current_pid_tgid();
+	c->running = bpf_get_current_task();
 #endif
 	return 0;
 }

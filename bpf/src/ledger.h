@@ -58,26 +58,36 @@ enum flag {
 
 #define EXEC_SCALE_SHIFT 20
 
+/* A name that this CPU looked up before, so that the map need not be asked. */
+struct known {
+	u64 a;
+	u64 b;
+	u64 context;
+};
+
+#define KNOWN 8
+
+/* In order of use: what every event touches comes first. */
 struct cpu {
 	u64 last_ns;       /* when the last nanosecond was charged */
-	u64 slice_ns;      /* when the running task was switched in */
-	u64 exec_ns;       /* the scheduler's clock then */
-	u64 irq_slice_ns;  /* interrupts since then */
-	u64 moved_ns;      /* of the idle slice before this one, billed to this one */
-	u64 before_ns;     /* before this slice, billed to its task by the scheduler alone */
-	u64 work_func;     /* the last work function seen ... */
-	u32 work_context;  /* ... and its context */
 	u32 flags;
 	u32 task;          /* context of the running task */
 	u32 soft;          /* context of the running softirq, or 0 */
 	u32 hard;          /* context of the running hardirq, or 0 */
 	u32 load_tgid;
 	u32 self_tgid;
-	u32 pid;           /* of the running task */
+	u64 slice_ns;      /* when the running task was switched in */
+	u64 exec_ns;       /* the scheduler's clock then */
+	u64 irq_slice_ns;  /* interrupts since then */
+	u64 running;       /* address of the running task */
+	u64 moved_ns;      /* of the idle slice before this one, billed to this one */
+	u64 before_ns;     /* before this slice, billed to its task by the scheduler alone */
 	u64 exec_scale;      /* our ns for a ns of that clock, << EXEC_SCALE_SHIFT */
 	u64 irq_in_load_ns;  /* interrupts that hit the load's slices */
 	u64 irq_in_other_ns; /* interrupts that hit other programs' slices */
+	u64 plain;           /* a pointer goes in and comes out as a number */
 	u64 events[EVENT_MAX];
+	struct known known[KNOWN];
 	u64 ns[CTX_MAX];
 };
 
