@@ -11,7 +11,7 @@ import (
 
 // DefaultFrequency is the sampling frequency in Hz: a prime, so that it does not
 // march in step with the kernel's tick.
-const DefaultFrequency = 1999
+const DefaultFrequency = 997
 
 // StackSample is a kernel stack with the context that it ran in.
 type StackSample struct {

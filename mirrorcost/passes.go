@@ -194,9 +194,9 @@ const (
 	sampledBlocks = 4
 )
 
-// sampledTime of a leg: the default plan's five seconds give some ten thousand
-// samples, and a stage of 5 % is then known to a tenth of itself.
-func sampledTime(p *Plan) time.Duration { return p.Duration / 6 }
+// sampledTime of a leg: the default plan's six seconds give some four thousand
+// samples, and a stage of 5 % is then known to a seventh of itself.
+func sampledTime(p *Plan) time.Duration { return p.Duration / 5 }
 
 // countedPass counts bios with the block probe attached.
 func (s *session) countedPass(ctx context.Context, c pace) (o countedObservation, err error) {

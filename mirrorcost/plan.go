@@ -29,7 +29,7 @@ type Plan struct {
 	// Duration decide.
 	Count uint64
 	// Duration of the ledger pass, both legs together, unless Count is set.
-	// The sampled pass takes a third of it.
+	// The sampled pass takes two fifths of it.
 	Duration time.Duration
 	// Mode is "direct", "buffered" or "dsync".
 	Mode string
@@ -199,9 +199,6 @@ func (p *Plan) csum() string {
 	}
 	return p.Csum
 }
-
-// block is the time that one ledger block should take.
-func (p *Plan) block() time.Duration { return p.Duration / time.Duration(4*p.Quads) }
 
 // quota returns how many of the writes of a leg the i-th of its n blocks does,
 // so that the blocks add up to total and differ by one at most.

@@ -51,6 +51,14 @@ struct {
 	__type(value, u8);
 } in_user SEC(".maps");
 
+/* how many of them there are: most of the time none, and a look is cheap */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} in_user_count SEC(".maps");
+
 /* copies of struct cpu, made by ledger_snapshot on the CPU itself */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -130,8 +138,8 @@ static __always_inline u32 classify_kernel(struct cpu *c, struct task_struct *t)
 
 static __always_inline u32 classify(struct cpu *c, struct task_struct *t)
 {
-	u32 flags = FIELD(t, flags), pid, tgid;
-	u8 *user;
+	u32 flags = FIELD(t, flags), pid, tgid, zero = 0;
+	u64 *count;
 
 	if (flags & PF_IDLE)
 		return CTX_IDLE;
@@ -142,24 +150,29 @@ static __always_inline u32 classify(struct cpu *c, struct task_struct *t)
 		return tgid == c->self_tgid ? CTX_SELF : CTX_OTHER;
 	if (flags & PF_IO_WORKER)
 		return CTX_LOAD_KERNEL;
-	pid = FIELD(t, pid);
-	user = bpf_map_lookup_elem(&in_user, &pid);
-	if (!user || !*user)
+	count = bpf_map_lookup_elem(&in_user_count, &zero);
+	if (!count || !*count)
 		return CTX_LOAD_KERNEL;
-	*user = 0;
+	pid = FIELD(t, pid);
+	if (bpf_map_delete_elem(&in_user, &pid))
+		return CTX_LOAD_KERNEL;
+	__sync_fetch_and_add(count, -1);
 	return CTX_LOAD_USER;
 }
 
 /* remember_mode is called while the task that leaves is still current. */
 static __always_inline void remember_mode(struct cpu *c)
 {
-	u32 pid;
+	u32 pid, zero = 0;
 	u8 yes = 1;
+	u64 *count;
 
 	if (c->task != CTX_LOAD_USER)
 		return;
 	pid = (u32)bpf_get_current_pid_tgid();
-	bpf_map_update_elem(&in_user, &pid, &yes, BPF_ANY);
+	count = bpf_map_lookup_elem(&in_user_count, &zero);
+	if (count && !bpf_map_update_elem(&in_user, &pid, &yes, BPF_NOEXIST))
+		__sync_fetch_and_add(count, 1);
 }
 
 #if ATTACH == ATTACH_EVENT

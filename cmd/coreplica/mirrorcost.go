@@ -23,6 +23,11 @@ func newMirrorcostCmd() *cobra.Command {
 		Short: "Measure what a mirrored write costs in CPU, by stage",
 		Long: `Measure what a mirrored write costs in CPU above the same write to one device:
 on the running kernel, on a real mirror that is made for it and taken down again.`,
+		Example: `  # What does btrfs RAID1 cost? About a minute.
+  sudo coreplica mirrorcost run
+
+  # The probes as files, for bpftool.
+  coreplica mirrorcost objects probes`,
 	}
 	cmd.AddCommand(newMirrorcostRunCmd(), newObjectsCmd())
 	return cmd

@@ -18,6 +18,7 @@ import (
 const (
 	ledgerBTFMapCpus                = "cpus"
 	ledgerBTFMapInUser              = "in_user"
+	ledgerBTFMapInUserCount         = "in_user_count"
 	ledgerBTFMapNames               = "names"
 	ledgerBTFMapNextName            = "next_name"
 	ledgerBTFMapSnapshots           = "snapshots"
@@ -91,11 +92,12 @@ type ledgerBTFProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ledgerBTFMapSpecs struct {
-	Cpus      *ebpf.MapSpec `ebpf:"cpus"`
-	InUser    *ebpf.MapSpec `ebpf:"in_user"`
-	Names     *ebpf.MapSpec `ebpf:"names"`
-	NextName  *ebpf.MapSpec `ebpf:"next_name"`
-	Snapshots *ebpf.MapSpec `ebpf:"snapshots"`
+	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	InUser      *ebpf.MapSpec `ebpf:"in_user"`
+	InUserCount *ebpf.MapSpec `ebpf:"in_user_count"`
+	Names       *ebpf.MapSpec `ebpf:"names"`
+	NextName    *ebpf.MapSpec `ebpf:"next_name"`
+	Snapshots   *ebpf.MapSpec `ebpf:"snapshots"`
 }
 
 // ledgerBTFVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,17 +126,19 @@ func (o *ledgerBTFObjects) Close() error {
 //
 // It can be passed to loadLedgerBTFObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ledgerBTFMaps struct {
-	Cpus      *ebpf.Map `ebpf:"cpus"`
-	InUser    *ebpf.Map `ebpf:"in_user"`
-	Names     *ebpf.Map `ebpf:"names"`
-	NextName  *ebpf.Map `ebpf:"next_name"`
-	Snapshots *ebpf.Map `ebpf:"snapshots"`
+	Cpus        *ebpf.Map `ebpf:"cpus"`
+	InUser      *ebpf.Map `ebpf:"in_user"`
+	InUserCount *ebpf.Map `ebpf:"in_user_count"`
+	Names       *ebpf.Map `ebpf:"names"`
+	NextName    *ebpf.Map `ebpf:"next_name"`
+	Snapshots   *ebpf.Map `ebpf:"snapshots"`
 }
 
 func (m *ledgerBTFMaps) Close() error {
 	return _LedgerBTFClose(
 		m.Cpus,
 		m.InUser,
+		m.InUserCount,
 		m.Names,
 		m.NextName,
 		m.Snapshots,

@@ -18,6 +18,7 @@ import (
 const (
 	ledgerEventMapCpus                = "cpus"
 	ledgerEventMapInUser              = "in_user"
+	ledgerEventMapInUserCount         = "in_user_count"
 	ledgerEventMapNames               = "names"
 	ledgerEventMapNextName            = "next_name"
 	ledgerEventMapSnapshots           = "snapshots"
@@ -91,11 +92,12 @@ type ledgerEventProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ledgerEventMapSpecs struct {
-	Cpus      *ebpf.MapSpec `ebpf:"cpus"`
-	InUser    *ebpf.MapSpec `ebpf:"in_user"`
-	Names     *ebpf.MapSpec `ebpf:"names"`
-	NextName  *ebpf.MapSpec `ebpf:"next_name"`
-	Snapshots *ebpf.MapSpec `ebpf:"snapshots"`
+	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	InUser      *ebpf.MapSpec `ebpf:"in_user"`
+	InUserCount *ebpf.MapSpec `ebpf:"in_user_count"`
+	Names       *ebpf.MapSpec `ebpf:"names"`
+	NextName    *ebpf.MapSpec `ebpf:"next_name"`
+	Snapshots   *ebpf.MapSpec `ebpf:"snapshots"`
 }
 
 // ledgerEventVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,17 +126,19 @@ func (o *ledgerEventObjects) Close() error {
 //
 // It can be passed to loadLedgerEventObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ledgerEventMaps struct {
-	Cpus      *ebpf.Map `ebpf:"cpus"`
-	InUser    *ebpf.Map `ebpf:"in_user"`
-	Names     *ebpf.Map `ebpf:"names"`
-	NextName  *ebpf.Map `ebpf:"next_name"`
-	Snapshots *ebpf.Map `ebpf:"snapshots"`
+	Cpus        *ebpf.Map `ebpf:"cpus"`
+	InUser      *ebpf.Map `ebpf:"in_user"`
+	InUserCount *ebpf.Map `ebpf:"in_user_count"`
+	Names       *ebpf.Map `ebpf:"names"`
+	NextName    *ebpf.Map `ebpf:"next_name"`
+	Snapshots   *ebpf.Map `ebpf:"snapshots"`
 }
 
 func (m *ledgerEventMaps) Close() error {
 	return _LedgerEventClose(
 		m.Cpus,
 		m.InUser,
+		m.InUserCount,
 		m.Names,
 		m.NextName,
 		m.Snapshots,

@@ -18,6 +18,7 @@ import (
 const (
 	ledgerRawMapCpus                = "cpus"
 	ledgerRawMapInUser              = "in_user"
+	ledgerRawMapInUserCount         = "in_user_count"
 	ledgerRawMapNames               = "names"
 	ledgerRawMapNextName            = "next_name"
 	ledgerRawMapSnapshots           = "snapshots"
@@ -91,11 +92,12 @@ type ledgerRawProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ledgerRawMapSpecs struct {
-	Cpus      *ebpf.MapSpec `ebpf:"cpus"`
-	InUser    *ebpf.MapSpec `ebpf:"in_user"`
-	Names     *ebpf.MapSpec `ebpf:"names"`
-	NextName  *ebpf.MapSpec `ebpf:"next_name"`
-	Snapshots *ebpf.MapSpec `ebpf:"snapshots"`
+	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	InUser      *ebpf.MapSpec `ebpf:"in_user"`
+	InUserCount *ebpf.MapSpec `ebpf:"in_user_count"`
+	Names       *ebpf.MapSpec `ebpf:"names"`
+	NextName    *ebpf.MapSpec `ebpf:"next_name"`
+	Snapshots   *ebpf.MapSpec `ebpf:"snapshots"`
 }
 
 // ledgerRawVariableSpecs contains global variables before they are loaded into the kernel.
@@ -124,17 +126,19 @@ func (o *ledgerRawObjects) Close() error {
 //
 // It can be passed to loadLedgerRawObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ledgerRawMaps struct {
-	Cpus      *ebpf.Map `ebpf:"cpus"`
-	InUser    *ebpf.Map `ebpf:"in_user"`
-	Names     *ebpf.Map `ebpf:"names"`
-	NextName  *ebpf.Map `ebpf:"next_name"`
-	Snapshots *ebpf.Map `ebpf:"snapshots"`
+	Cpus        *ebpf.Map `ebpf:"cpus"`
+	InUser      *ebpf.Map `ebpf:"in_user"`
+	InUserCount *ebpf.Map `ebpf:"in_user_count"`
+	Names       *ebpf.Map `ebpf:"names"`
+	NextName    *ebpf.Map `ebpf:"next_name"`
+	Snapshots   *ebpf.Map `ebpf:"snapshots"`
 }
 
 func (m *ledgerRawMaps) Close() error {
 	return _LedgerRawClose(
 		m.Cpus,
 		m.InUser,
+		m.InUserCount,
 		m.Names,
 		m.NextName,
 		m.Snapshots,
