@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/coreplica/coreplica/bpf/internal/object"
+	"github.com/coreplica/coreplica/internal/kernelfs"
 )
 
 // AttachType is a way to attach a probe.
@@ -120,10 +121,18 @@ func load(name string, form AttachType, o loadOptions) (*probe, error) {
 }
 
 // attach links every program that belongs to a tracepoint. Attached probes stay
-// as they are.
-func (p *probe) attach() error {
+// as they are. Classic tracepoints are found by files of tracefs, which is
+// mounted for that while where the system has not.
+func (p *probe) attach() (err error) {
 	if len(p.links) > 0 {
 		return nil
+	}
+	if p.form == Tracepoint {
+		release, refused := kernelfs.Tracefs.Mount()
+		if refused != nil {
+			return refused
+		}
+		defer func() { err = errors.Join(err, release()) }()
 	}
 	for name, prog := range p.programs {
 		at, ok := tracepoints[name]

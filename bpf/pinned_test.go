@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreplica/coreplica/internal/kernelfs"
 	"github.com/coreplica/coreplica/internal/testkit"
 )
 
@@ -106,6 +107,7 @@ func pinAll(t *testing.T, dir string, form AttachType) (pins string) {
 
 func pinFolder(t *testing.T) string {
 	t.Helper()
+	testkit.Mount(t, kernelfs.BPFFS)
 	pins, err := os.MkdirTemp("/sys/fs/bpf", "coreplica-test-")
 	if err != nil {
 		t.Fatal(err)

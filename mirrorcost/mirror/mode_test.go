@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreplica/coreplica/internal/kernelfs"
 	"github.com/coreplica/coreplica/internal/testkit"
 )
 
@@ -63,22 +64,12 @@ func TestChecksumsThatTheFilesystemLacksAreToldOf(t *testing.T) {
 // enter the page cache meanwhile.
 func pagesCached(t *testing.T, path string, f func()) int {
 	t.Helper()
-	const tracefs = "/sys/kernel/tracing"
-	if _, err := os.Stat(tracefs + "/instances"); err != nil {
-		if err := unix.Mount("nodev", tracefs, "tracefs", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(tracefs, 0); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	testkit.Mount(t, kernelfs.Tracefs)
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	instance := filepath.Join(tracefs, "instances", fmt.Sprintf("%s-%d", rootName, os.Getpid()))
+	instance := filepath.Join(kernelfs.Tracefs.String(), "instances", fmt.Sprintf("%s-%d", rootName, os.Getpid()))
 	if err := os.Mkdir(instance, 0o700); err != nil {
 		t.Fatal(err)
 	}
