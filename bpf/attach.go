@@ -76,6 +76,9 @@ type loadOptions struct {
 	pinned string
 }
 
+// needsPrivilege is the commonest fix of a refusal.
+const needsPrivilege = "it needs CAP_BPF and CAP_PERFMON, or root (see `coreplica doctor`)"
+
 // open loads the named probe in the first form that loads and attaches, and
 // leaves it attached.
 func open(name string, o loadOptions) (*probe, error) {
@@ -97,8 +100,7 @@ func open(name string, o loadOptions) (*probe, error) {
 		}
 		refused = append(refused, fmt.Errorf("%s: %w", form, err))
 	}
-	return nil, fmt.Errorf("open probe %s: %w: %w; it needs CAP_BPF and CAP_PERFMON, or root (see `coreplica doctor`)",
-		name, ErrRefused, errors.Join(refused...))
+	return nil, fmt.Errorf("open probe %s: %w: %w; %s", name, ErrRefused, errors.Join(refused...), needsPrivilege)
 }
 
 func load(name string, form AttachType, o loadOptions) (*probe, error) {

@@ -48,7 +48,7 @@ func OpenLedger(o LedgerOptions) (*Ledger, error) {
 	}
 	// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
+		return nil, fmt.Errorf("open ledger: %w: %w; %s", ErrRefused, err, needsPrivilege)
 	}
 	cpus, err := OnlineCPUs()
 	if err != nil {

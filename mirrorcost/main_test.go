@@ -1,6 +1,8 @@
 package mirrorcost
 
 import (
+	"flag"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,15 +13,24 @@ import (
 
 func TestMain(m *testing.M) {
 	load.Hook()
+	// An example cannot skip itself.
+	flag.Parse()
+	if slices.ContainsFunc(realRun, func(f testkit.Feature) bool { return testkit.Missing(f) != "" }) {
+		if err := flag.Set("test.skip", "ExampleRun"); err != nil {
+			panic(err) // The flag is the testing package's.
+		}
+	}
 	testkit.Main(m,
 		testkit.Loops("coreplica-"), testkit.Mounts("coreplica-"), testkit.Zrams(),
 		testkit.Files("/run/coreplica", "coreplica-"))
 }
 
-// needRun is what a real run needs.
+// realRun is what a real run needs.
+var realRun = []testkit.Feature{testkit.Root, testkit.BTF, testkit.BPF, testkit.Btrfs, testkit.Ext4, testkit.Loop}
+
 func needRun(tb testing.TB) {
 	tb.Helper()
-	testkit.Need(tb, testkit.Root, testkit.BTF, testkit.BPF, testkit.Btrfs, testkit.Ext4, testkit.Loop)
+	testkit.Need(tb, realRun...)
 }
 
 // quickPlan is the default plan, small.

@@ -7,9 +7,17 @@ import (
 	"github.com/coreplica/coreplica/mirrorcost/stats"
 )
 
+// The bounds of what the probes may take off a saturated load's throughput, in
+// percent: the upper end of the 95 % interval.
+const (
+	ledgerBound = 10
+	allBound    = 16
+)
+
 // What measuring costs the load stays within its bounds, at saturation on the
-// cheaper leg, where it weighs most. The rounds of a default run are too few for
-// a narrow interval, so there are more of them here.
+// cheaper leg, where it weighs most. A default run's rounds are too few for a
+// narrow interval, so there are more of them here, and a noisy machine gets more
+// until the interval is narrow enough to tell: the cost itself is the same.
 func TestProbeCost(t *testing.T) {
 	needRun(t)
 	p := DefaultPlan()
@@ -26,15 +34,26 @@ func TestProbeCost(t *testing.T) {
 	if _, err := s.saturate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	const rounds = 40
-	o, err := s.probePass(t.Context(), rounds, newProgress(&p, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ledger, all := stats.MeanCI(o.ledgerPercent), stats.MeanCI(o.allPercent)
-	t.Logf("of throughput: ledger %s, all %s; ns per event: %v",
-		report.FormatPercentInterval(interval(ledger)), report.FormatPercentInterval(interval(all)), o.nsPerEvent)
-	if ledger.High > 10 || all.High > 16 {
-		t.Errorf("the upper bounds are %.1f %% and %.1f %%, want 10 %% and 16 %%", ledger.High, all.High)
+	const (
+		batch = 30 // rounds, of 1.8 s each
+		tries = 4
+	)
+	var seen probeObservation
+	for try := 1; ; try++ {
+		o, err := s.probePass(t.Context(), batch, newProgress(&p, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen.ledgerPercent = append(seen.ledgerPercent, o.ledgerPercent...)
+		seen.allPercent = append(seen.allPercent, o.allPercent...)
+		ledger, all := stats.MeanCI(seen.ledgerPercent), stats.MeanCI(seen.allPercent)
+		t.Logf("of throughput, %d rounds: ledger %s, all %s; ns per event: %v", len(seen.allPercent),
+			report.FormatPercentInterval(interval(ledger)), report.FormatPercentInterval(interval(all)), o.nsPerEvent)
+		if ledger.High <= ledgerBound && all.High <= allBound {
+			return
+		}
+		if try == tries || ledger.Low > ledgerBound || all.Low > allBound {
+			t.Fatalf("the upper bounds are %.1f %% and %.1f %%, want %d %% and %d %%", ledger.High, all.High, ledgerBound, allBound)
+		}
 	}
 }

@@ -13,6 +13,9 @@ import (
 // Report is what a run found; see package report for its forms.
 type Report = report.Report
 
+// Leg is one side of a report.
+type Leg = report.Leg
+
 // Options say how to run a plan, not what to measure. The zero value is silent.
 type Options struct {
 	// Logger gets what is done to the machine; nil is silent.
