@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreplica/coreplica/bpf"
 	"github.com/coreplica/coreplica/mirrorcost/mirror"
 )
 
@@ -62,6 +63,9 @@ type Plan struct {
 	// DeviceBytes of each made device and FileBytes of each target file.
 	DeviceBytes int64
 	FileBytes   int64
+	// SampleHz is how often the sampled pass takes a stack on each CPU; a
+	// prime does not march in step with the kernel's tick.
+	SampleHz int
 	// ProbeCost measures what the probes cost the load.
 	ProbeCost bool
 }
@@ -76,6 +80,7 @@ const (
 	maxQuads     = 10_000   // hours
 	maxBatch     = 1024     // entries of the ring
 	maxLegs      = 16       // devices that the block probe counts
+	maxSampleHz  = 25_000   // beyond, the samples are most of what runs
 )
 
 // DefaultPlan compares 4 KiB O_DIRECT writes to btrfs on one loop device with
@@ -96,6 +101,7 @@ func DefaultPlan() Plan {
 		Substrate:   "loop",
 		DeviceBytes: 1 << 30,
 		FileBytes:   64 << 20,
+		SampleHz:    bpf.DefaultFrequency,
 		ProbeCost:   true,
 	}
 }
@@ -157,6 +163,8 @@ func (p *Plan) wrongExtent() string {
 	switch {
 	case p.Quads < 1 || p.Quads > maxQuads:
 		return fmt.Sprintf("--quads %d is not between 1 and %d", p.Quads, maxQuads)
+	case p.SampleHz < 1 || p.SampleHz > maxSampleHz:
+		return fmt.Sprintf("--sample-hz %d is not between 1 and %d", p.SampleHz, maxSampleHz)
 	case p.Count == 0 && p.Duration <= 0:
 		return "zero writes: give --count or --duration"
 	case p.Count > 0 && p.Count < uint64(2*p.Quads):

@@ -140,7 +140,7 @@ func (s *session) openProbes() (err error) {
 	if err = s.blockio.Detach(); err != nil {
 		return err
 	}
-	if s.stacks, err = bpf.OpenStacks(s.ledger, bpf.DefaultFrequency, o); err != nil {
+	if s.stacks, err = bpf.OpenStacks(s.ledger, s.plan.SampleHz, o); err != nil {
 		return err
 	}
 	return s.startLedger()

@@ -136,6 +136,7 @@ func planFlags(f *pflag.FlagSet, p *mirrorcost.Plan) {
 	f.BoolVar(&p.Force, "force", false, "overwrite --devices although they hold a file system; mounted ones are refused all the same")
 	f.Var(size[int64]{&p.DeviceBytes}, "device-size", "of each device that is made")
 	f.Var(size[int64]{&p.FileBytes}, "file-size", "of each file that is written to")
+	f.IntVar(&p.SampleHz, "sample-hz", p.SampleHz, "stacks a second on each CPU, in a pass of their own; more tell small stages better")
 	f.BoolVar(&p.ProbeCost, "probe-cost", p.ProbeCost, "measure what the probes cost the load")
 }
 

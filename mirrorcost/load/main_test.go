@@ -77,18 +77,3 @@ func run(t testing.TB, p *Process, b Block) Result {
 	}
 	return r
 }
-
-// quiet repeats a measurement that a neighbour on the machine may spoil, and
-// fails when it was wrong each time. What is wrong in itself stays wrong.
-func quiet(t *testing.T, measure func() (complaint string)) {
-	t.Helper()
-	var complaints []string
-	for range 6 {
-		complaint := measure()
-		if complaint == "" {
-			return
-		}
-		complaints = append(complaints, complaint)
-	}
-	t.Errorf("wrong each time: %q", complaints)
-}

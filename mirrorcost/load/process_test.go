@@ -262,7 +262,7 @@ func TestTheRateIsHeld(t *testing.T) {
 	s := spec(t, 2, 1)
 	p := start(t, map[string]Spec{"x": s})
 	const rate = 997
-	quiet(t, func() string {
+	testkit.Quiet(t, 6, func() string {
 		r := run(t, p, Block{Leg: "x", Writes: 2 * rate, RatePerSecond: rate})
 		got := float64(r.Acknowledged) / r.Elapsed.Seconds()
 		if r.Acknowledged != 2*rate || got < 0.98*rate || got > 1.02*rate || r.Late > rate/10 {
@@ -285,7 +285,7 @@ func TestTheTimeIsHeld(t *testing.T) {
 		"time comes first": {Leg: "x", For: limit, Writes: 1 << 50},
 		"asleep":           {Leg: "x", For: limit, RatePerSecond: 2},
 	} {
-		quiet(t, func() string {
+		testkit.Quiet(t, 6, func() string {
 			began := time.Now()
 			r := run(t, p, b)
 			took := time.Since(began)
@@ -305,7 +305,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	p := start(t, map[string]Spec{"x": spec(t, 2, 1)})
 	run(t, p, Block{Leg: "x", Writes: 100})
 	time.Sleep(100 * time.Millisecond) // The runtime's watchdog goes to sleep.
-	quiet(t, func() string {
+	testkit.Quiet(t, 6, func() string {
 		before := cpuOf(t, p.Pid())
 		time.Sleep(500 * time.Millisecond)
 		if used := cpuOf(t, p.Pid()) - before; used > 500*time.Microsecond {

