@@ -68,19 +68,8 @@ func Run(ctx context.Context, plan Plan, o Options) (r *Report, err error) {
 
 // observe goes through the passes.
 func (s *session) observe(ctx context.Context, p *progress) (o *observations, err error) {
-	o = &observations{plan: s.plan}
-	if o.machine, err = describeMachine(); err != nil {
+	if o, err = s.describe(); err != nil {
 		return nil, err
-	}
-	for i, leg := range s.legs {
-		table, err := stage.For(leg.Kind)
-		if err != nil {
-			return nil, err
-		}
-		o.legs[i] = legFacts{kind: leg.Kind, mode: leg.EffectiveMode, copies: leg.Copies, warnings: leg.Warnings, table: table}
-		for _, d := range leg.Devices {
-			o.legs[i].devices = append(o.legs[i].devices, d.Name)
-		}
 	}
 	p.begin(phaseSaturate)
 	saturated, err := s.saturate(ctx)
@@ -111,6 +100,25 @@ func (s *session) observe(ctx context.Context, p *progress) (o *observations, er
 		o.probe = &probe
 	}
 	o.attached, o.knowsStolen = s.attachedProbes(), s.ledger.KnowsStolen()
+	return o, nil
+}
+
+// describe fills in what is known before anything is measured.
+func (s *session) describe() (o *observations, err error) {
+	o = &observations{plan: s.plan}
+	if o.machine, err = describeMachine(); err != nil {
+		return nil, err
+	}
+	for i, leg := range s.legs {
+		table, err := stage.For(leg.Kind)
+		if err != nil {
+			return nil, err
+		}
+		o.legs[i] = legFacts{kind: leg.Kind, mode: leg.EffectiveMode, copies: leg.Copies, warnings: leg.Warnings, table: table}
+		for _, d := range leg.Devices {
+			o.legs[i].devices = append(o.legs[i].devices, d.Name)
+		}
+	}
 	return o, nil
 }
 
