@@ -27,8 +27,10 @@ type block struct {
 	stolen float64
 	// voided is true when the other leg's devices were written to.
 	voided bool
-	// spin is what the known cost of a write was by the threads' own clocks.
+	// spin is what the known cost of a write was by the threads' own clocks,
+	// and spinMean the same with the interrupts that hit it.
 	spin      time.Duration
+	spinMean  time.Duration
 	latencies *hdrhistogram.Histogram
 }
 
@@ -68,7 +70,7 @@ func (s *session) measure(ctx context.Context, leg int, writes uint64, rate floa
 	}
 	b.voided = !maps.Equal(before, after)
 	b.writes, b.bytes, b.elapsed = result.Acknowledged, result.Bytes, result.Elapsed
-	b.spin = result.Spin
+	b.spin, b.spinMean = result.Spin, result.SpinMean
 	if b.latencies, err = load.DecodeLatencies(result.Latencies); err != nil {
 		return nil, err
 	}

@@ -98,7 +98,9 @@ func TestInstruments(t *testing.T) {
 }
 
 // A known cost is found at its size, in the context where it belongs. The legs
-// are of one kind, so nothing else differs.
+// are of one kind, so nothing else differs. How much of an interrupt lands in the
+// context that it hit depends on the machine, so the load's clock gives two
+// figures: without any, and with all of it.
 func TestSpin(t *testing.T) {
 	needRun(t)
 	p := quickPlan()
@@ -108,13 +110,16 @@ func TestSpin(t *testing.T) {
 	testkit.Quiet(t, 4, func() string {
 		r := mustRun(t, p)
 		got := contextNs(r.Mirror, "load/user").NsPerWrite - contextNs(r.Baseline, "load/user").NsPerWrite
-		want := r.Load.SpinMeasuredNs
-		t.Logf("a spin of 50 µs costs %.0f ns by the load's clock and raised the user context by %.0f ns (%.2f %%)", want, got, 100*(got/want-1))
+		quiet, hit := r.Load.SpinMeasuredNs, r.Load.SpinMeanNs
+		t.Logf("a spin of 50 µs costs %.0f ns by the load's clock, %.0f with interrupts, and raised the user context by %.0f ns", quiet, hit, got)
 		if !r.Tax.Shown || r.Tax.CPUNsPerWrite.Mean < 30_000 {
 			t.Errorf("the tax is %+v", r.Tax.CPUNsPerWrite)
 		}
-		if want < 45_000 || want > 70_000 || math.Abs(got-want) > 0.03*want {
-			return fmt.Sprintf("a spin that costs %.0f ns raised the user context by %.0f ns", want, got)
+		if quiet < 45_000 || quiet > 70_000 || hit > 1.12*quiet {
+			return fmt.Sprintf("a spin cost %.0f ns, and %.0f with interrupts: the machine is not quiet", quiet, hit)
+		}
+		if got < 0.97*quiet || got > 1.03*hit {
+			return fmt.Sprintf("a spin that costs %.0f to %.0f ns raised the user context by %.0f ns", quiet, hit, got)
 		}
 		return ""
 	})

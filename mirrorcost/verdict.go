@@ -41,15 +41,17 @@ func (a *analysis) machine() report.Machine {
 
 func (a *analysis) load() report.Load {
 	p := a.plan
-	var spin float64
+	var spin, spinMean float64
 	for _, b := range a.blocks(mirrored) {
-		spin += float64(b.spin) * float64(b.writes) / float64(max(a.writes[mirrored], 1))
+		share := float64(b.writes) / float64(max(a.writes[mirrored], 1))
+		spin += float64(b.spin) * share
+		spinMean += float64(b.spinMean) * share
 	}
 	return report.Load{
 		SizeBytes: p.SizeBytes, Mode: p.Mode, Pattern: p.Pattern, Threads: p.Threads,
 		FsyncEvery: p.FsyncEvery, Batch: p.Batch, Csum: p.csum() != "",
 		RatePerSecond: a.pace.rate, Saturated: a.pace.rate == 0,
-		Substrate: p.Substrate, SpinNs: p.Spin.Nanoseconds(), SpinMeasuredNs: spin,
+		Substrate: p.Substrate, SpinNs: p.Spin.Nanoseconds(), SpinMeasuredNs: spin, SpinMeanNs: spinMean,
 	}
 }
 

@@ -187,6 +187,11 @@ func (c *child) run(b *Block) (*done, error) {
 	if len(spins) > 0 {
 		slices.Sort(spins)
 		d.SpinNs = spins[len(spins)/2]
+		var total int64
+		for _, ns := range spins {
+			total += ns
+		}
+		d.SpinMeanNs = total / int64(len(spins))
 	}
 	c.pairs = c.sum.drainPairs(c.pairs[:0])
 	d.Latencies = c.pairs

@@ -64,8 +64,9 @@ type Result struct {
 	// seven is timed. What a fixed loop costs depends on what the other half
 	// of its processor does meanwhile, so it is measured where it runs. The
 	// median leaves out the spins that an interrupt hit, which that clock
-	// bills to the thread.
-	Spin time.Duration `json:"spin"`
+	// bills to the thread; SpinMean, their mean, holds them.
+	Spin     time.Duration `json:"spin"`
+	SpinMean time.Duration `json:"spin_mean"`
 	// Late counts the writes of a block with a rate whose turn came while
 	// their thread was still busy with an earlier one.
 	Late uint64 `json:"late"`

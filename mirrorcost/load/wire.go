@@ -45,6 +45,7 @@ type done struct {
 	ElapsedNs    int64    `json:"elapsed_ns"`
 	ThreadCPUNs  uint64   `json:"thread_cpu_ns"`
 	SpinNs       int64    `json:"spin_ns"`
+	SpinMeanNs   int64    `json:"spin_mean_ns"`
 	Late         uint64   `json:"late"`
 	Latencies    []uint64 `json:"latencies"`
 }
@@ -63,6 +64,7 @@ func (d *done) result() (Result, error) {
 		Elapsed:      time.Duration(d.ElapsedNs),
 		ThreadCPUNs:  d.ThreadCPUNs,
 		Spin:         time.Duration(d.SpinNs),
+		SpinMean:     time.Duration(d.SpinMeanNs),
 		Late:         d.Late,
 		Latencies:    encoded,
 	}, nil

@@ -74,9 +74,14 @@ type Load struct {
 	Saturated bool   `json:"saturated"`
 	Substrate string `json:"substrate"`
 	// SpinNs is the known cost that was asked for, a write of the mirror, and
-	// SpinMeasuredNs what it cost by the load's own clock.
+	// SpinMeasuredNs what it cost by the load's own clock: the median of the
+	// spins, which no interrupt hit. SpinMeanNs is their mean; the clock
+	// bills interrupts to the thread, of which the ledger books a part as
+	// hardirq and the rest, such as a hypervisor's exits, as the load's. The
+	// cost of the spin in the load's user context lies between the two.
 	SpinNs         int64   `json:"spin_ns"`
 	SpinMeasuredNs float64 `json:"spin_measured_ns"`
+	SpinMeanNs     float64 `json:"spin_mean_ns"`
 }
 
 // Leg is one side of the comparison.
