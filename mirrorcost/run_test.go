@@ -22,7 +22,10 @@ import (
 // as the control: a counter that multiplied by itself would be seen there.
 func TestExactBios(t *testing.T) {
 	needRun(t)
-	const writes = 20011
+	writes := 20011
+	if testkit.Missing(testkit.Timing) != "" {
+		writes = 1009 // A translated guest counts as well, but slowly.
+	}
 	for _, substrate := range []string{"loop", "zram"} {
 		for _, kind := range []string{"btrfs-raid1", "btrfs-raid1c3"} {
 			t.Run(substrate+"/"+kind, func(t *testing.T) {
@@ -31,12 +34,12 @@ func TestExactBios(t *testing.T) {
 				}
 				p := quickPlan()
 				p.Mirror, p.Substrate = kind, substrate
-				p.Count, p.Csum, p.Saturate = writes, "off", true
+				p.Count, p.Csum, p.Saturate = uint64(writes), "off", true
 				// Copy-on-write needs room for a block between two syncs.
 				p.Quads = 16
 				r := mustRun(t, p)
-				exact(t, r.Baseline, 1, writes)
-				exact(t, r.Mirror, map[string]int{"btrfs-raid1": 2, "btrfs-raid1c3": 3}[kind], writes)
+				exact(t, r.Baseline, 1, p.Count)
+				exact(t, r.Mirror, map[string]int{"btrfs-raid1": 2, "btrfs-raid1c3": 3}[kind], p.Count)
 			})
 		}
 	}

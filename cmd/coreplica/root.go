@@ -49,6 +49,7 @@ func commands() []*cobra.Command {
 		newMirrorcostCmd(),
 		newServeCmd(),
 		newDoctorCmd(),
+		newLabCmd(),
 		newCleanCmd(),
 		newVersionCmd(),
 		newDocsCmd(),

@@ -69,7 +69,10 @@ func (p *ports) close() error {
 // qemuArgs are the options that all guests share.
 func qemuArgs(dir, accel string, s *Spec) []string {
 	cpu := "max"
-	accelerate := "tcg,thread=multi"
+	// One thread for all CPUs: with a thread for each, a kernel that patches
+	// code while another CPU runs it, as tracepoints do when they are
+	// attached, can fall into an endless loop of interrupts.
+	accelerate := "tcg,thread=single"
 	if accel == "kvm" {
 		accelerate, cpu = "kvm", "host"
 	}

@@ -32,7 +32,7 @@ const (
 	maxCPUs     = 64 // TCG gets slow long before.
 	minMemory   = 256
 	nodeMemory  = 512
-	soleMemory  = 1024
+	soleMemory  = 2048
 	maxMemory   = 64 << 10
 	maxTopology = 1 << 20
 )

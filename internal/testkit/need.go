@@ -37,6 +37,7 @@ const (
 	Perf      Feature = "perf"      // the perf command
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
+	Timing    Feature = "timing"    // measured time means something: not in a translated guest
 	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
 	Trial     Feature = "trial"     // the long statistical trials: make trial
