@@ -16,7 +16,7 @@ func mdPlan(t *testing.T, substrate string) Plan {
 	testkit.Need(t, testkit.MD)
 	p := quickPlan()
 	p.Baseline, p.Mirror, p.Substrate = "ext4", "md-raid1", substrate
-	p.Count, p.Saturate, p.DeviceBytes = 1009, true, 320<<20
+	p.Count, p.Saturate, p.DeviceBytes = 1009, true, 192<<20
 	if substrate == "devices" {
 		testkit.Need(t, testkit.BRD)
 		p.Devices = []string{"/dev/ram0", "/dev/ram1", "/dev/ram2"}
@@ -29,8 +29,8 @@ func TestMDWritesTwice(t *testing.T) {
 	for _, substrate := range []string{"loop", "devices"} {
 		t.Run(substrate, func(t *testing.T) {
 			r := mustRun(t, mdPlan(t, substrate))
-			exact(t, r.Baseline, 1, 1009)
-			exact(t, r.Mirror, 2, 1009)
+			exact(t, r, r.Baseline, 1, 1009)
+			exact(t, r, r.Mirror, 2, 1009)
 		})
 	}
 }

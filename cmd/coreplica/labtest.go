@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/lab"
@@ -85,11 +86,12 @@ should ask testkit, or the variable COREPLICA_GUEST, which says tcg or kvm.`,
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVar(&f.d.Short, "short", false, "set -test.short")
+	cmd.Flags().IntVar(&o.Parallel, "parallel", runtime.NumCPU(), "guests that run at once")
 	cmd.Flags().BoolVarP(&o.Verbose, "verbose", "v", false, "print what tests print that pass, too")
 	form := outputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		all := f.options(cmd)
-		all.JSON, all.Verbose = form.value == "json", o.Verbose
+		all.JSON, all.Verbose, all.Parallel = form.value == "json", o.Verbose, o.Parallel
 		return guestError(inGuests(cmd.Context(), args, func(ctx context.Context, p []gotest.Package) error {
 			return gotest.Test(ctx, p, all, cmd.OutOrStdout())
 		}))

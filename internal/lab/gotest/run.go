@@ -1,6 +1,7 @@
 package gotest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/lab"
@@ -24,6 +27,9 @@ type Options struct {
 	Override Directive
 	// JSON prints the events of `go test -json` instead of text.
 	JSON bool
+	// Parallel is how many guests of [Test] run at once; a translated guest
+	// takes one CPU.
+	Parallel int
 	// Verbose prints the output of tests that pass, too.
 	Verbose bool
 	// Bench is a regular expression that chooses benchmarks, for [Bench];
@@ -41,16 +47,18 @@ const DefaultKernel = "6.12"
 // ErrFailed is wrapped when tests have failed, or a guest has.
 var ErrFailed = errors.New("tests failed in a guest")
 
-// Test runs tests of packages in guests, one after the other, and writes what
-// they print to out. It goes on after a failure.
+// Test runs tests of packages in guests and writes what they print to out, run
+// by run. It goes on after a failure.
 func Test(ctx context.Context, packages []Package, o Options, out io.Writer) error {
-	return each(ctx, packages, &o, func(ctx context.Context, r *run) error { return r.test(ctx, out) })
+	return each(ctx, packages, &o, out, (*run).test)
 }
 
-// Bench runs benchmarks of packages in guests. The text is what benchstat reads,
-// with a line that says what the figures of a translated guest are worth.
+// Bench runs benchmarks of packages in guests, one after the other. The text is
+// what benchstat reads, with a line that says what the figures of a translated
+// guest are worth.
 func Bench(ctx context.Context, packages []Package, o Options, out io.Writer) error {
-	return each(ctx, packages, &o, func(ctx context.Context, r *run) error { return r.bench(ctx, out) })
+	o.Parallel = 1
+	return each(ctx, packages, &o, out, (*run).bench)
 }
 
 // run is one package on one kernel.
@@ -63,7 +71,7 @@ type run struct {
 	binary string
 }
 
-func each(ctx context.Context, packages []Package, o *Options, do func(context.Context, *run) error) (err error) {
+func each(ctx context.Context, packages []Package, o *Options, out io.Writer, do func(*run, context.Context, io.Writer) error) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -72,11 +80,59 @@ func each(ctx context.Context, packages []Package, o *Options, do func(context.C
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	var failed []string
+	runs, err := prepare(ctx, packages, o, dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		failed []string
+		errs   []error
+		places = make(chan struct{}, max(1, o.Parallel))
+	)
+	for _, r := range runs {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			if ctx.Err() != nil {
+				return // Another one met what no run can.
+			}
+			var text bytes.Buffer
+			err := do(r, ctx, &text)
+			mu.Lock()
+			defer mu.Unlock()
+			_, printErr := out.Write(text.Bytes())
+			switch {
+			case errors.Is(err, ErrFailed):
+				failed = append(failed, r.label())
+			case err != nil:
+				errs = append(errs, fmt.Errorf("%s in a guest with Linux %s: %w", r.pkg.ImportPath, r.name, err))
+				cancel()
+			}
+			if printErr != nil {
+				errs = append(errs, printErr)
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if len(failed) > 0 {
+		slices.Sort(failed)
+		errs = append(errs, fmt.Errorf("%w: %s", ErrFailed, strings.Join(failed, ", ")))
+	}
+	return errors.Join(errs...)
+}
+
+// prepare compiles the tests and fetches the kernels, before any guest runs.
+func prepare(ctx context.Context, packages []Package, o *Options, dir string) ([]*run, error) {
+	var runs []*run
 	for i, pkg := range packages {
 		binary := filepath.Join(dir, fmt.Sprintf("%d.test", i))
 		if err := pkg.build(ctx, binary); err != nil {
-			return err
+			return nil, err
 		}
 		list := pkg.Directives
 		if len(list) == 0 {
@@ -87,21 +143,13 @@ func each(ctx context.Context, packages []Package, o *Options, do func(context.C
 			for _, name := range d.Kernels {
 				k, err := kernel.Fetch(ctx, name, o.Kernels)
 				if err != nil {
-					return err
+					return nil, err
 				}
-				r := &run{o: o, pkg: pkg, d: d, kernel: k, name: name, binary: binary}
-				if err := do(ctx, r); errors.Is(err, ErrFailed) {
-					failed = append(failed, pkg.ImportPath+"@"+name)
-				} else if err != nil {
-					return fmt.Errorf("%s in a guest with Linux %s: %w", pkg.ImportPath, name, err)
-				}
+				runs = append(runs, &run{o: o, pkg: pkg, d: d, kernel: k, name: name, binary: binary})
 			}
 		}
 	}
-	if len(failed) > 0 {
-		return fmt.Errorf("%w: %s", ErrFailed, strings.Join(failed, ", "))
-	}
-	return nil
+	return runs, nil
 }
 
 // with returns the directive with what is set in another.
@@ -313,13 +361,11 @@ func orDefault(topology string) string {
 }
 
 func (r *run) bench(ctx context.Context, out io.Writer) error {
-	result := lab.Result{}
-	note := "accel: unknown\n"
 	accel, err := lab.Accelerator(ctx, r.kernel)
 	if err != nil {
 		return err
 	}
-	note = "accel: " + accel + "\n"
+	note := "accel: " + accel + "\n"
 	if accel == "tcg" {
 		note += "note: TCG: counts and placement only, not speed\n"
 	}
@@ -328,7 +374,7 @@ func (r *run) bench(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	r.d.Run = "^$"
-	result, err = r.boot(ctx, append([]string{"-test.bench=" + r.o.Bench}, r.o.BenchArgs...), out)
+	result, err := r.boot(ctx, append([]string{"-test.bench=" + r.o.Bench}, r.o.BenchArgs...), out)
 	var failure *lab.Failure
 	switch {
 	case errors.As(err, &failure):
