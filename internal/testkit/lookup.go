@@ -37,6 +37,8 @@ var lookups = map[Feature]func() string{
 	Bpftool:   func() string { return command("bpftool") },
 	Clang14:   func() string { return command("clang-14") },
 	GoCommand: func() string { return command("go") },
+	QEMU:      func() string { return command("qemu-system-x86_64") },
+	QEMUIO:    func() string { return first(command("qemu-io"), command("qemu-img")) },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

@@ -37,6 +37,8 @@ const (
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
 	GoCommand Feature = "gocommand" // the go command, to build helpers
+	QEMU      Feature = "qemu"      // qemu-system-x86_64, for guests and their network
+	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 
