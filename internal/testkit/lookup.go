@@ -40,6 +40,7 @@ var lookups = map[Feature]func() string{
 	Timing:    timing,
 	QEMU:      func() string { return first(command("qemu-system-x86_64"), command("apt-get"), command("depmod")) },
 	GoCommand: func() string { return command("go") },
+	QEMUIO:    func() string { return first(command("qemu-io"), command("qemu-img")) },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

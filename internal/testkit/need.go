@@ -40,6 +40,7 @@ const (
 	Timing    Feature = "timing"    // measured time means something: not in a translated guest
 	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
+	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 
