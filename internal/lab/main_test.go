@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	if play, ok := plays[os.Getenv(playEnv)]; ok {
 		os.Exit(play())
 	}
-	testkit.Main(m, testkit.Children(), testkit.Files("/run/coreplica", "coreplica-"))
+	testkit.Main(m, testkit.Children(), testkit.Files("/run/coreplica", fmt.Sprintf("coreplica-%d-", os.Getpid())))
 }
 
 // needGuest returns the oldest kernel, and skips where no guest can run.

@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/cleanup"
+	"github.com/coreplica/coreplica/internal/lab/agent"
 )
 
 // Errors that a caller may act on.
@@ -40,31 +42,40 @@ type machine struct {
 	err     error
 }
 
-// ports are the guest's serial ports, in their order.
-type ports struct{ console, control, output *net.UnixListener }
+// serialPorts of every guest, in their order.
+var serialPorts = []string{"console", "control", "output"}
 
-// listen makes the sockets that QEMU connects the serial ports to.
-func listen(dir string) (*ports, error) {
-	p := &ports{}
-	for name, to := range map[string]**net.UnixListener{"console": &p.console, "control": &p.control, "output": &p.output} {
+// ports are the sockets that QEMU connects a guest's ports to.
+type ports struct{ listeners map[string]*net.UnixListener }
+
+func listen(dir string, withAgent bool) (*ports, error) {
+	p := &ports{listeners: map[string]*net.UnixListener{}}
+	names := serialPorts
+	if withAgent {
+		names = append(slices.Clone(names), "agent")
+	}
+	for _, name := range names {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unix"})
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for the guest: %w", err), p.close())
 		}
-		*to = l
+		p.listeners[name] = l
 	}
 	return p, nil
 }
 
+// close may be called again.
 func (p *ports) close() error {
 	var errs []error
-	for _, l := range []*net.UnixListener{p.console, p.control, p.output} {
-		if l != nil {
-			errs = append(errs, l.Close())
-		}
+	for name, l := range p.listeners {
+		errs = append(errs, l.Close())
+		delete(p.listeners, name)
 	}
 	return errors.Join(errs...)
 }
+
+// rootFile is the name of a guest's root file system.
+const rootFile = "root.cpio"
 
 // qemuArgs are the options that all guests share.
 func qemuArgs(dir, accel string, s *Spec) []string {
@@ -79,16 +90,24 @@ func qemuArgs(dir, accel string, s *Spec) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", accelerate, "-cpu", cpu,
-		"-kernel", s.Kernel.Image(), "-initrd", filepath.Join(dir, "root.cpio"),
+		"-kernel", s.Kernel.Image(), "-initrd", filepath.Join(dir, rootFile),
 		// A panic restarts at once, and no-reboot makes that the end. What
 		// the kernel says up to warnings is kept for the case of failure.
 		"-append", "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=on",
 	}
-	for _, port := range []string{"console", "control", "output"} {
+	for _, port := range serialPorts {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,path=%s", port, escape(filepath.Join(dir, port))), "-serial", "chardev:"+port)
 	}
 	for _, disk := range s.Disks {
 		args = append(args, "-drive", disk+",if=virtio")
+	}
+	for i, card := range s.Cards {
+		id := fmt.Sprintf("card%d", i)
+		args = append(args, "-netdev", card.Netdev+",id="+id, "-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", id, card.MAC))
+	}
+	if s.Agent {
+		args = append(args, "-chardev", "socket,id=agent,path="+escape(filepath.Join(dir, "agent")),
+			"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name="+agent.PortName)
 	}
 	return append(args, s.Topology.args()...)
 }

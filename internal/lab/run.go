@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/cleanup"
+	"github.com/coreplica/coreplica/internal/lab/agent"
 	"github.com/coreplica/coreplica/internal/lab/guest"
 )
 
@@ -45,86 +46,109 @@ func (f *Failure) Unwrap() error { return f.Reason }
 // Run boots a guest, runs its program, copies what that prints to out, and waits
 // for the end. A program that fails is no error: see [Result.ExitCode].
 func Run(ctx context.Context, s Spec, out io.Writer) (_ Result, err error) {
-	begin := time.Now()
-	if s.Topology, err = s.Topology.complete(); err != nil {
-		return Result{}, err
-	}
-	if s.Accel == "" {
-		if s.Accel, err = Accelerator(ctx, s.Kernel); err != nil {
-			return Result{}, err
-		}
-	}
 	run, err := cleanup.Open(ctx, cleanup.Options{Logger: s.Logger})
 	if err != nil {
 		return Result{}, fmt.Errorf("run guest: %w", err)
 	}
 	defer func() { err = errors.Join(err, run.Close()) }()
-	r, err := s.run(ctx, run, out)
-	r.Release, r.Version, r.Accel, r.Wall = s.Kernel.Release, s.Kernel.Version, s.Accel, time.Since(begin)
-	return r, err
-}
-
-func (s *Spec) run(ctx context.Context, run *cleanup.Run, out io.Writer) (_ Result, err error) {
-	number, err := nonce()
+	g, err := Start(ctx, run, run.Dir(), s, out)
 	if err != nil {
 		return Result{}, err
 	}
+	return g.Wait()
+}
+
+// Guest is one that was started. Its methods may be called from several
+// goroutines.
+type Guest struct {
+	spec    Spec
+	begin   time.Time
+	timeout time.Duration
+	nonce   string
+	ctx     context.Context // of the caller
+	limited context.Context // with the guest's own limit
+	cancel  context.CancelFunc
+	machine *machine
+	serial  *ports
+	control *tail
+	copied  func() error
+	host    *agent.Host
+	wait    func() (Result, error)
+}
+
+// Start boots a guest and returns when QEMU runs. The guest's files lie in dir,
+// which must be in the run's folder; its output goes to out until it ends. The
+// guest is killed when the context ends. The caller must call Wait.
+func Start(ctx context.Context, run *cleanup.Run, dir string, s Spec, out io.Writer) (_ *Guest, err error) {
+	g := &Guest{begin: time.Now(), ctx: ctx, control: newTail()}
+	if s.Topology, err = s.Topology.complete(); err != nil {
+		return nil, err
+	}
+	if s.Accel == "" {
+		if s.Accel, err = Accelerator(ctx, s.Kernel); err != nil {
+			return nil, err
+		}
+	}
+	if g.nonce, err = nonce(); err != nil {
+		return nil, err
+	}
+	g.spec, g.timeout = s, s.Timeout
+	if g.timeout == 0 {
+		g.timeout = DefaultTimeout
+	}
+	if err := g.spec.writeRoot(filepath.Join(dir, rootFile), g.job()); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(filepath.Join(dir, rootFile)))
+	}
+	if g.serial, err = listen(dir, s.Agent); err != nil {
+		return nil, err
+	}
+	g.limited, g.cancel = context.WithTimeoutCause(ctx, g.timeout, ErrHung)
+	if g.machine, err = start(g.limited, run, qemuArgs(dir, s.Accel, &g.spec)); err != nil {
+		g.cancel()
+		return nil, errors.Join(err, g.serial.close())
+	}
+	if err := g.connect(out); err != nil {
+		g.cancel()
+		<-g.machine.ended
+		return nil, errors.Join(err, g.serial.close())
+	}
+	g.wait = sync.OnceValues(g.end)
+	return g, nil
+}
+
+// NoTimeout is the [Spec.Timeout] of a guest that runs until it is told to end.
+const NoTimeout = 10 * 365 * 24 * time.Hour
+
+func (g *Guest) job() guest.Job {
+	s := &g.spec
 	job := guest.Job{
-		Nonce: number, Hostname: orElse(s.Hostname, "guest"), Sysctl: s.Sysctl, Args: s.Args, Dir: s.Dir,
+		Nonce: g.nonce, Hostname: orElse(s.Hostname, "guest"), Sysctl: s.Sysctl, Hosts: s.Hosts, Applets: s.Applets,
+		Args: s.Args, Dir: s.Dir, Agent: s.Agent,
 		Env: append([]string{guest.EnvName + "=" + s.Accel}, s.Env...),
 	}
-	if err := s.writeRoot(filepath.Join(run.Dir(), "root.cpio"), job); err != nil {
-		return Result{}, err
+	for _, card := range s.Cards {
+		if card.Address != "" {
+			if job.Addresses == nil {
+				job.Addresses = map[string]string{}
+			}
+			job.Addresses[card.MAC] = card.Address
+		}
 	}
-	serial, err := listen(run.Dir())
-	if err != nil {
-		return Result{}, err
-	}
-	defer func() { err = errors.Join(err, serial.close()) }()
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, ErrHung)
-	defer cancel()
-	m, err := start(limited, run, qemuArgs(run.Dir(), s.Accel, s))
-	if err != nil {
-		return Result{}, err
-	}
-	control := newTail()
-	copied, err := m.copyPorts(serial, control, out)
-	if err != nil {
-		cancel()
-		<-m.ended
-		return Result{}, err
-	}
-	<-m.ended
-	if err := copied(); err != nil {
-		return Result{}, fmt.Errorf("read from the guest: %w", err)
-	}
-	code, ok := guest.ParseExit(control.String(), number)
-	if ok {
-		return Result{ExitCode: code}, nil
-	}
-	if ctx.Err() != nil {
-		return Result{}, fmt.Errorf("run guest: %w", ctx.Err())
-	}
-	return Result{}, m.failure(context.Cause(limited), timeout)
+	return job
 }
 
-// copyPorts takes QEMU's connections and copies what comes from each until it
-// ends, which the returned function waits for.
-func (m *machine) copyPorts(p *ports, control, out io.Writer) (wait func() error, err error) {
+// connect takes QEMU's connections to the ports and copies what comes.
+func (g *Guest) connect(out io.Writer) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
 	for _, port := range []struct {
-		l *net.UnixListener
-		w io.Writer
-	}{{p.console, m.console}, {p.control, control}, {p.output, out}} {
-		conn, err := m.accept(port.l)
+		name string
+		w    io.Writer
+	}{{"console", g.machine.console}, {"control", g.control}, {"output", out}} {
+		conn, err := g.machine.accept(g.serial.listeners[port.name])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		wg.Go(func() {
 			_, err := io.Copy(port.w, conn)
@@ -134,19 +158,72 @@ func (m *machine) copyPorts(p *ports, control, out io.Writer) (wait func() error
 			errs = append(errs, err)
 		})
 	}
-	return func() error { wg.Wait(); return errors.Join(errs...) }, nil
+	g.copied = func() error { wg.Wait(); return errors.Join(errs...) }
+	if !g.spec.Agent {
+		return nil
+	}
+	conn, err := g.machine.accept(g.serial.listeners["agent"])
+	if err != nil {
+		return err
+	}
+	if g.host, err = agent.NewHost(conn); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	return nil
+}
+
+// Agent reaches into a guest whose [Spec.Agent] is set.
+func (g *Guest) Agent() *agent.Host { return g.host }
+
+// Ended is closed when the guest's QEMU has ended.
+func (g *Guest) Ended() <-chan struct{} { return g.machine.ended }
+
+// Kill ends the guest at once, as a loss of power does.
+func (g *Guest) Kill() { g.cancel() }
+
+// Console returns the last lines of what the guest's kernel said.
+func (g *Guest) Console() string { return g.machine.console.lastLines(tailLines) }
+
+// Wait waits for the end. It may be called again and says the same.
+func (g *Guest) Wait() (Result, error) {
+	<-g.machine.ended
+	return g.wait()
+}
+
+func (g *Guest) end() (r Result, err error) {
+	r = Result{Release: g.spec.Kernel.Release, Version: g.spec.Kernel.Version, Accel: g.spec.Accel, Wall: time.Since(g.begin)}
+	if g.host != nil {
+		_ = g.host.Close() // Its other end is gone.
+	}
+	copied := g.copied()
+	cause := context.Cause(g.limited)
+	g.cancel()
+	if err := g.serial.close(); err != nil {
+		return r, err
+	}
+	code, ok := guest.ParseExit(g.control.String(), g.nonce)
+	switch {
+	case ok && copied == nil:
+		r.ExitCode = code
+		return r, nil
+	case copied != nil:
+		return r, fmt.Errorf("read from the guest: %w", copied)
+	case g.ctx.Err() != nil:
+		return r, fmt.Errorf("run guest: %w", g.ctx.Err())
+	}
+	return r, g.failure(cause)
 }
 
 // failure says why there is no exit code.
-func (m *machine) failure(cause error, timeout time.Duration) error {
-	f := &Failure{Reason: ErrNoExit, Console: m.console.lastLines(tailLines)}
+func (g *Guest) failure(cause error) error {
+	f := &Failure{Reason: ErrNoExit, Console: g.Console()}
 	switch {
 	case errors.Is(cause, ErrHung):
-		f.Reason = fmt.Errorf("%w (%v)", ErrHung, timeout)
+		f.Reason = fmt.Errorf("%w (%v)", ErrHung, g.timeout)
 	case strings.Contains(f.Console, "Kernel panic - not syncing"):
 		f.Reason = ErrPanic
-	case m.err != nil:
-		f.Reason = fmt.Errorf("%w: QEMU: %w: %s", ErrNoExit, m.err, m.stderr.lastLine())
+	case g.machine.err != nil:
+		f.Reason = fmt.Errorf("%w: QEMU: %w: %s", ErrNoExit, g.machine.err, g.machine.stderr.lastLine())
 	}
 	return f
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,15 @@ type Spec struct {
 	// Disks are QEMU's -drive options, e.g. "file=nbd+unix:///?socket=x,format=raw".
 	// They appear as /dev/vda and so on.
 	Disks []string
+	// Cards are network cards.
+	Cards []Card
+	// Hosts are lines of the guest's /etc/hosts.
+	Hosts []string
+	// Applets are links to one of the tools, busybox say, by the tool's name.
+	Applets map[string][]string
+	// Agent serves commands from outside instead of running Args; see
+	// [Guest.Agent]. The guest then ends when it is told to.
+	Agent bool
 	// Timeout ends a guest that hangs; zero means [DefaultTimeout].
 	Timeout time.Duration
 	// Accel is "kvm" or "tcg"; empty means what works here, see [Accelerator].
@@ -50,11 +60,17 @@ type Spec struct {
 	Logger *slog.Logger
 }
 
+// Card is a network card of a guest.
+type Card struct {
+	// Netdev is QEMU's -netdev option without an id.
+	Netdev string
+	MAC    string
+	// Address as in "10.0.0.1/24"; empty leaves the card down.
+	Address string
+}
+
 // DefaultTimeout is how long a guest may take where no other time is given.
 const DefaultTimeout = 5 * time.Minute
-
-// virtio are the modules of the guest's disks and ports.
-var virtio = map[string][]string{"disk": {"virtio_pci", "virtio_blk"}}
 
 // nonce is the number that a guest's exit line carries.
 func nonce() (string, error) {
@@ -91,10 +107,14 @@ func (s *Spec) modules() (files []string, load []guest.Module, err error) {
 }
 
 func (s *Spec) allModules() []string {
-	if len(s.Disks) == 0 {
-		return s.Modules
+	var names []string
+	for module, needed := range map[string]bool{"virtio_blk": len(s.Disks) > 0, "virtio_net": len(s.Cards) > 0, "virtio_console": s.Agent} {
+		if needed {
+			names = append(names, "virtio_pci", module)
+		}
 	}
-	return append(append([]string{}, virtio["disk"]...), s.Modules...)
+	slices.Sort(names) // A map has no order, and equal guests have equal roots.
+	return append(slices.Compact(names), s.Modules...)
 }
 
 // writeRoot writes the guest's root file system.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,9 @@ import (
 // other process it returns at once. It belongs first into main and TestMain of
 // the programs that start guests.
 func Main() {
+	if os.Getenv(agentEnv) != "" {
+		os.Exit(serveAgent())
+	}
 	if os.Getpid() != 1 {
 		return
 	}
@@ -76,6 +80,9 @@ func (j *Job) run() (code int, err error) {
 	if err := j.configure(); err != nil {
 		return 255, err
 	}
+	if j.Agent {
+		j.Args, j.Env = []string{"/init"}, append(j.Env, agentEnv+"=1")
+	}
 	if len(j.Args) == 0 {
 		return 255, errors.New("the job names no program")
 	}
@@ -98,6 +105,13 @@ func (j *Job) configure() error {
 	for name, text := range files {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			return err
+		}
+	}
+	for program, links := range j.Applets {
+		for _, link := range links {
+			if err := os.Symlink(program, "/bin/"+link); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
 		}
 	}
 	if err := up("lo", nil); err != nil {

@@ -35,12 +35,14 @@ type Job struct {
 	// Addresses are set on network cards, by the cards' MAC addresses.
 	Addresses map[string]string `json:"addresses,omitempty"`
 	// Args is the program with its arguments; Env is added to its
-	// environment, and Dir is where it starts. Without a program the guest
-	// serves its agent until it is told to stop.
+	// environment, and Dir is where it starts.
 	Args []string `json:"args"`
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
-	// Agent serves commands on a virtio port; see the agent's package.
+	// Applets are links in /bin to programs there, by the programs' names.
+	Applets map[string][]string `json:"applets,omitempty"`
+	// Agent serves commands on a virtio port instead of running Args; see the
+	// agent's package.
 	Agent bool `json:"agent,omitempty"`
 }
 
