@@ -37,6 +37,10 @@ var lookups = map[Feature]func() string{
 	Bpftool:   func() string { return command("bpftool") },
 	Clang14:   func() string { return command("clang-14") },
 	GoCommand: func() string { return command("go") },
+	Vagrant: func() string {
+		return first(command("vagrant"), file("/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json"))
+	},
+	ShellLint: func() string { return command("shellcheck") },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

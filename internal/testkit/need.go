@@ -37,6 +37,8 @@ const (
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
 	GoCommand Feature = "gocommand" // the go command, to build helpers
+	Vagrant   Feature = "vagrant"   // vagrant with its plugin for libvirt
+	ShellLint Feature = "shelllint" // the shellcheck command
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 
