@@ -21,7 +21,7 @@ release=bookworm
 mirror=${COREPLICA_LAB_MIRROR:-http://deb.debian.org/debian}
 # The kernel for virtual machines is a quarter of the size, and boots faster.
 packages=(
-	linux-image-cloud-amd64 initramfs-tools
+	linux-image-cloud-amd64 initramfs-tools busybox
 	systemd systemd-sysv dbus udev openssh-server sudo
 	iproute2 iputils-ping procps kmod
 	btrfs-progs mdadm e2fsprogs
@@ -84,7 +84,7 @@ attempt() {
 # the time, which counts where the CPU is emulated.
 install_system() {
 	local IFS=,
-	mmdebstrap --quiet --variant=minbase --include="${packages[*]}" \
+	mmdebstrap --quiet --variant=minbase --include="${packages[*]}" --dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
 		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"' \
@@ -148,6 +148,9 @@ pack() {
 	cp -L "$work/root/initrd.img" "$out/initrd.img"
 	printf '{"provider": "libvirt", "format": "qcow2", "virtual_size": %d}\n' "$disk_gib" >"$work/metadata.json"
 	tar -C "$work" -cf "$out/coreplica.box" metadata.json box.img
+	# A description gives the box a version, by which vagrant tells it from others.
+	printf '{"name": "coreplica/lab", "versions": [{"version": "1", "providers": [{"name": "libvirt", "url": "file://%s/coreplica.box"}]}]}\n' \
+		"$target" >"$out/coreplica.json"
 	{
 		echo "Debian $(cat "$work/root/etc/debian_version"), $mirror"
 		chroot "$work/root" dpkg-query -W -f '${Package} ${Version}\n'
@@ -193,4 +196,5 @@ main() {
 	build
 }
 
-main "$@"
+# On one line, so that a change of this file while it runs does no harm.
+main "$@"; exit

@@ -19,7 +19,13 @@ program=$(basename "$0" .sh)
 
 say() { printf '%s: %s\n' "$program" "$*" >&2; }
 
+# told is set once the reason of a failure has been said; lab.sh reads it.
+# shellcheck disable=SC2034
+told=""
+
 die() {
+	# shellcheck disable=SC2034
+	told=1
 	say "$*"
 	exit 1
 }

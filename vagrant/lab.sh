@@ -11,9 +11,10 @@
 # The make targets lab-up, lab-test, lab-down and trial-lab call it. Environment:
 #
 #   COREPLICA_LAB_NODES       number of nodes: 3, and 2 in a trial
-#   COREPLICA_LAB_MEMORY_MIB  memory of a node: 1536
+#   COREPLICA_LAB_MEMORY_MIB  memory of a node: 2048
 #   COREPLICA_LAB_ACCEL       kvm, tcg, or auto (the default), which tries
-#   COREPLICA_LAB_LIBVIRT     system (the one that runs here), own, or auto
+#   COREPLICA_LAB_LIBVIRT     system (the one that runs here), own, or auto: system
+#                             if there is one and it has KVM
 #   COREPLICA_LAB_STATE       the lab's folder: ~/.cache/coreplica/vagrant
 #   COREPLICA_LAB_MIRROR      where the box's packages come from
 #   COREPLICA_LAB_KEEP_BOX    1 lets down keep the box for the next lab
@@ -30,11 +31,15 @@ set -euo pipefail
 undo=""
 
 on_exit() {
-	local status=$?
+	local status=$? failed=$BASH_COMMAND
 	trap - EXIT
 	# The rest happens whatever comes, also if nobody reads what is said.
 	trap '' INT TERM HUP PIPE
 	set +e
+	case "$status" in
+	0 | 129 | 130 | 143) ;;
+	*) [ -n "$told" ] || say "this failed, and should have said why: $failed" ;;
+	esac
 	if [ "$status" -ne 0 ] && [ -n "$undo" ]; then
 		say "failed or interrupted: removing what was made"
 		untie
@@ -138,6 +143,7 @@ lab_environment() {
 		"COREPLICA_LAB_KERNEL=$pool_folder/vmlinuz" "COREPLICA_LAB_INITRD=$pool_folder/initrd.img"
 		"COREPLICA_LAB_NODES=$(cat "$run/nodes")"
 	)
+	if [ "$(cat "$run/mode")" = own ]; then environment+=("COREPLICA_LAB_EMULATOR=$vagrant/qemu.sh"); fi
 }
 
 vagrant_in_lab() {
@@ -156,12 +162,12 @@ start_libvirt() {
 	choose_driver
 	choose_libvirt
 	make_pool
-	vagrant_in_lab box add --name coreplica/lab "$state/box/coreplica.box" >/dev/null ||
+	vagrant_in_lab box add "$state/box/coreplica.json" >/dev/null ||
 		die "vagrant does not take the box: run make lab-down, then make lab-up"
 }
 
 start_nodes() {
-	vagrant_in_lab up --provider=libvirt --provision >&2 || die "vagrant up failed: see the lines above"
+	vagrant_in_lab --no-tty up --provider=libvirt --provision >&2 || die "vagrant up failed: see the lines above"
 	vagrant_in_lab ssh-config >"$run/ssh-config" || die "vagrant tells no way to the nodes: see vagrant/lab.sh vagrant status"
 	touch "$run/up"
 }
@@ -233,7 +239,7 @@ step() {
 }
 
 destroy_nodes() {
-	vagrant_in_lab destroy --force >&2 || die "vagrant destroy failed: see the lines above"
+	vagrant_in_lab --no-tty destroy --force >&2 || die "vagrant destroy failed: see the lines above"
 }
 
 remove_all() {

@@ -48,16 +48,20 @@ choose_libvirt() {
 	own | system) ;;
 	auto)
 		mode=own
-		if tied timeout 10 virsh --connect qemu:///system uri >/dev/null 2>&1; then mode=system; fi
+		# Emulated machines need qemu.sh, which the AppArmor rules of a
+		# machine's libvirt would refuse.
+		if [ "$(cat "$run/driver")" = kvm ] && tied timeout 10 virsh --connect qemu:///system uri >/dev/null 2>&1; then mode=system; fi
 		;;
 	*) die "COREPLICA_LAB_LIBVIRT=$mode is none of auto, own, system: correct it or unset it" ;;
 	esac
 	echo "$mode" >"$run/mode.new"
 	if [ "$mode" = own ]; then
-		say "no libvirt is used that may run here: the lab starts its own in namespaces"
+		say "the lab starts a libvirt of its own in namespaces"
 		start_sandbox
 	else
 		say "the libvirt of this machine is used"
+		[ "$(cat "$run/driver")" = kvm ] ||
+			say "emulated machines of this libvirt use a thread for each CPU and may hang when probes are attached: COREPLICA_LAB_LIBVIRT=own has a cure"
 		use_system
 	fi
 }
@@ -153,7 +157,7 @@ choose_driver() {
 		say "machines run on KVM"
 		echo kvm >"$run/driver"
 	else
-		say "machines are emulated (TCG), since KVM is not there, boots no stock kernel, or is not wanted"
+		say "machines are emulated: there is no KVM that boots the kernel, or it is not wanted"
 		echo qemu >"$run/driver"
 	fi
 }
