@@ -196,5 +196,4 @@ main() {
 	build
 }
 
-# On one line, so that a change of this file while it runs does no harm.
-main "$@"; exit
+main "$@"
