@@ -10,9 +10,12 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # Measuring needs root; `sudo` is left out where we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 FUZZTIME ?= 5s
+# The lab's settings go through sudo too. It ends with make, however make ends.
+LAB = exec $(SUDO) env "PATH=$$PATH" $(foreach v,$(filter COREPLICA_LAB_% XDG_CACHE_HOME,$(.VARIABLES)),'$v=$($v)') \
+	setpriv --pdeathsig TERM -- vagrant/lab.sh
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench trial generate docs fuzz clean help
+.PHONY: build demo test lint bench trial lab-up lab-test lab-down trial-lab generate docs fuzz clean help
 
 build: ## make bin/coreplica, one static binary
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/coreplica ./cmd/coreplica
@@ -37,6 +40,20 @@ trial: ## the long statistical trials: A/A runs over many seeds (an hour or more
 	@scripts/setup test
 	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/...
 
+lab-up: build ## start three virtual machines with vagrant, two memory cells each
+	@scripts/setup lab
+	@$(LAB) up
+
+lab-test: ## check the machines of lab-up: doctor, mirrorcost, network, memory cells
+	@$(LAB) test
+
+lab-down: ## remove all that lab-up made, also after a kill -9
+	@$(LAB) down
+
+trial-lab: build ## all of the lab from nothing to nothing, with times (20 minutes)
+	@scripts/setup lab
+	@$(LAB) trial
+
 generate: ## compile the BPF programs again (needs clang-14)
 	@scripts/setup test
 	go generate ./bpf/...
@@ -56,4 +73,4 @@ clean: ## remove what the build made
 	rm -rf bin man
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

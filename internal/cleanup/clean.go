@@ -29,6 +29,25 @@ func (r Removed) String() string {
 	return fmt.Sprintf("removed %s, left by process %d", r.Resource, r.PID)
 }
 
+// Find returns the files of a name in the folders of runs, living or dead: how one
+// process finds what another one serves.
+func Find(o Options, name string) []string {
+	var found []string
+	for _, place := range o.roots() {
+		entries, err := os.ReadDir(string(place))
+		if err != nil {
+			continue // Not there, or another user's.
+		}
+		for _, entry := range entries {
+			path := filepath.Join(string(place), entry.Name(), name)
+			if _, err := os.Lstat(path); err == nil && entry.IsDir() && idPattern.MatchString(entry.Name()) {
+				found = append(found, path)
+			}
+		}
+	}
+	return found
+}
+
 // deadRun is a run whose lock we hold, because nobody else does.
 type deadRun struct {
 	id   string

@@ -103,7 +103,7 @@ func qemuArgs(dir, accel string, s *Spec) []string {
 	}
 	for i, card := range s.Cards {
 		id := fmt.Sprintf("card%d", i)
-		args = append(args, "-netdev", card.Netdev+",id="+id, "-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", id, card.MAC))
+		args = append(args, "-netdev", card.Netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", id, card.MAC))
 	}
 	if s.Agent {
 		args = append(args, "-chardev", "socket,id=agent,path="+escape(filepath.Join(dir, "agent")),

@@ -62,7 +62,8 @@ type Spec struct {
 
 // Card is a network card of a guest.
 type Card struct {
-	// Netdev is QEMU's -netdev option without an id.
+	// Netdev is QEMU's -netdev option. Its id is card0 for the first card,
+	// and so on.
 	Netdev string
 	MAC    string
 	// Address as in "10.0.0.1/24"; empty leaves the card down.

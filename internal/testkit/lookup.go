@@ -41,6 +41,10 @@ var lookups = map[Feature]func() string{
 	QEMU:      func() string { return first(command("qemu-system-x86_64"), command("apt-get"), command("depmod")) },
 	GoCommand: func() string { return command("go") },
 	QEMUIO:    func() string { return first(command("qemu-io"), command("qemu-img")) },
+	Vagrant: func() string {
+		return first(command("vagrant"), file("/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json"))
+	},
+	ShellLint: func() string { return command("shellcheck") },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

@@ -41,6 +41,8 @@ const (
 	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
 	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote
+	Vagrant   Feature = "vagrant"   // vagrant with its plugin for libvirt
+	ShellLint Feature = "shelllint" // the shellcheck command
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 
