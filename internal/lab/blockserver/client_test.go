@@ -69,7 +69,7 @@ func connect(t *testing.T, s *Server) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // Some tests close it before.
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	c := &client{t: t, conn: conn}

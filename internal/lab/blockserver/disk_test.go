@@ -190,7 +190,7 @@ func TestAFailedFlushKeepsTheCache(t *testing.T) {
 	if err := d.flush(0); err == nil {
 		t.Fatal("a flush into a file that cannot be written succeeded")
 	}
-	if err := d.write(0, 512, []byte("forced"), true); err == nil {
+	if err := d.write(0, 100, []byte("forced"), true); err == nil {
 		t.Fatal("forced unit access into a file that cannot be written succeeded")
 	}
 	d.file = writable

@@ -173,6 +173,26 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// A request that comes after its disk lost power gets no answer: nobody may take
+// it for done, or for failed.
+func TestNoAnswerWithoutPower(t *testing.T) {
+	d, err := openDisk(filepath.Join(t.TempDir(), "image"), Options{SizeBytes: 4096}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.file.Close() }()
+	s := &Server{disk: d, options: Options{}.withDefaults()}
+	if _, err := d.powerCut(); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []request{{command: cmdRead, length: 1}, {command: cmdWrite}, {command: cmdFlush}, {command: cmdTrim, length: 512}, {command: cmdWriteZeroes, length: 512}} {
+		var answer bytes.Buffer
+		if err := s.transmit(stream{bytes.NewReader(requestBytesOf(r)), &answer}, 0); !errors.Is(err, errPowerLost) || answer.Len() != 0 {
+			t.Errorf("command %d: %v and an answer of %d bytes", r.command, err, answer.Len())
+		}
+	}
+}
+
 func FuzzNegotiate(f *testing.F) {
 	flags := []byte{0, 0, 0, 3}
 	f.Add(slices.Concat(flags, optionBytes(optGo, infoData("disk", infoBlockSize, infoName))))

@@ -113,7 +113,7 @@ func TestPowerCutUnderQEMU(t *testing.T) {
 func cutUnderQEMU(t *testing.T, s *Server) []byte {
 	t.Helper()
 	// It sleeps at the end, for when it ends in peace it flushes.
-	q := qemuIO(s, "write -P 0x11 0 64k", "flush", "write -P 0x22 64k 64k", "write -f -P 0x33 128k 64k", "write -P 0x44 512k 512", "sleep 60000")
+	q := qemuIO(s, "write -P 0x11 0 64k", "flush", "write -P 0x22 64k 64k", "write -f -P 0x33 128k 64k", "write -P 0x44 512k 512", "sleep 600000")
 	if err := q.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func cutUnderQEMU(t *testing.T, s *Server) []byte {
 		_ = q.Wait()
 	}()
 	// Only after the last write are that many sectors volatile.
-	for deadline := time.Now().Add(20 * time.Second); s.Stats().VolatileSectors != 129; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.Stats().VolatileSectors != 129; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v: qemu-io has not written, or has flushed by itself", s.Stats())
 		}

@@ -11,7 +11,8 @@ import (
 )
 
 // payloadStep is how much memory a write gets before its data comes: a client
-// that announces much and sends nothing costs little.
+// that announces much and sends nothing costs little. After that, the buffer at
+// most doubles.
 const payloadStep = 1 << 20
 
 // serve talks with one client until it leaves. A client that says good-bye is no
@@ -83,7 +84,8 @@ func (s *Server) transmit(rw io.ReadWriter, boot uint64) error {
 // readPayload appends n bytes to the buffer.
 func readPayload(r io.Reader, buffer []byte, n int) ([]byte, error) {
 	for n > 0 {
-		step, had := min(n, payloadStep), len(buffer)
+		had := len(buffer)
+		step := min(n, max(payloadStep, had)) // As much again as has come.
 		buffer = slices.Grow(buffer, step)[:had+step]
 		if _, err := io.ReadFull(r, buffer[had:]); err != nil {
 			return buffer, err

@@ -134,8 +134,9 @@ func readBytes(in *bufio.Reader, limit int) ([]byte, error) {
 	if err == nil && n > uint64(limit) {
 		return nil, fmt.Errorf("a field has %d bytes, more than %d", n, limit)
 	}
-	b := make([]byte, n)
-	if err == nil {
+	var b []byte
+	if err == nil { // With an error n is anything.
+		b = make([]byte, n)
 		_, err = io.ReadFull(in, b)
 	}
 	if errors.Is(err, io.EOF) {

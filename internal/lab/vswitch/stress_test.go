@@ -313,6 +313,7 @@ func FuzzReadRecording(f *testing.F) {
 	r.event(FrameArrived, "a", ethernet(broadcast, address(1), 1))
 	f.Add(b.Bytes())
 	f.Add([]byte(header + "12345678F\x01a\xff\xff\xff\xff\x0f"))
+	f.Add([]byte(header + "12345678F\x01a\xff\xff\xff\xff\xfc")) // ends within a length
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rec, err := ReadRecording(bytes.NewReader(data))
 		if err != nil {

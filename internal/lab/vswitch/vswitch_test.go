@@ -143,7 +143,7 @@ func TestAGuestThatIsNotThereIsCounted(t *testing.T) {
 func TestQueuesOverflow(t *testing.T) {
 	s := newSwitch(t, Options{QueueFrames: 10})
 	a, b := plugIn(t, s, "a", 1), plugIn(t, s, "b", 2)
-	s.SetRules(rules(t, "delay 50ms; dup 100%"))
+	s.SetRules(rules(t, "delay 500ms; dup 100%"))
 	for tag := range uint32(7) {
 		a.send(b.mac, tag)
 	}

@@ -83,12 +83,12 @@ func ParseCommand(line string) (Command, error) {
 		return c, nil
 	case Heal, Clear:
 		if len(rest) > 0 {
-			return fail("%s takes no arguments, and there is %q", c.Verb, rest[0])
+			return fail("%s takes no arguments, and there is %.40q", c.Verb, rest[0])
 		}
 		return c, nil
 	case Cut:
 	default:
-		return fail("there is no fault %q: say drop, dup, delay, reorder, cut, partition, heal or clear", fields[0])
+		return fail("there is no fault %.40q: say drop, dup, delay, reorder, cut, partition, heal or clear", fields[0])
 	}
 	var err error
 	switch c.Verb {
@@ -111,7 +111,7 @@ func ParseCommand(line string) (Command, error) {
 func (c *Command) parseWhere(words []string) error {
 	for len(words) > 0 {
 		if len(words) == 1 {
-			return fmt.Errorf("%q stands alone: say `from NODE`, `to NODE` or, of reorder, `gap FRAMES`", words[0])
+			return fmt.Errorf("%.40q stands alone: say `from NODE`, `to NODE` or, of reorder, `gap FRAMES`", words[0])
 		}
 		word, value := words[0], words[1]
 		words = words[2:]
@@ -123,12 +123,12 @@ func (c *Command) parseWhere(words []string) error {
 		case word == "gap" && c.Verb == Reorder && c.Gap == 0:
 			gap, err := strconv.ParseUint(value, 10, 32)
 			if err != nil || gap < 1 || gap > MaxGap {
-				return fmt.Errorf("the gap is %q: it must be a number of frames from 1 to %d", value, MaxGap)
+				return fmt.Errorf("the gap is %.40q: it must be a number of frames from 1 to %d", value, MaxGap)
 			}
 			c.Gap = int(gap)
 			continue
 		default:
-			return fmt.Errorf("%q is out of place: say `from NODE` and `to NODE` once each and, of reorder, `gap FRAMES`", word)
+			return fmt.Errorf("%.40q is out of place: say `from NODE` and `to NODE` once each and, of reorder, `gap FRAMES`", word)
 		}
 		if value != Any {
 			if err := CheckName(value); err != nil {

@@ -74,6 +74,11 @@ func TestBadRulesSayWhatIsRight(t *testing.T) {
 		{"partition *|*", "only one"},
 		{"heal a", "takes no arguments"},
 		{"drop 1%; drup 2%", `"drup"`},
+		{strings.Repeat("\xb7", 5000), "no fault"}, // must not come back whole
+		{"drop 1% " + strings.Repeat("\xb7", 5000), "stands alone"},
+		{"drop 1% from a " + strings.Repeat("\xb7", 5000) + " b", "out of place"},
+		{"reorder 1% gap " + strings.Repeat("\xb7", 5000), "from 1 to 1000"},
+		{"heal " + strings.Repeat("\xb7", 5000), "no arguments"},
 		{strings.Repeat("x", MaxText+1), "more than"},
 	}
 	for _, tt := range tests {
