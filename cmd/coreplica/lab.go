@@ -255,4 +255,3 @@ killed, its nodes died with it, and what it left is removed.`,
 		},
 	}
 }
-

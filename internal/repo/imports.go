@@ -90,6 +90,9 @@ func arrow(module, dir, imported string) []string {
 	toFloor, toPart := floorOf(to)
 	switch {
 	case fromFloor < 0 || toFloor < 0:
+		if fromPart == "cmd" && to == "vagrant" {
+			return nil // It hands the lab's provisioning to the nodes that it boots.
+		}
 		if dir == "." || strings.HasPrefix(dir, "benchmarks") || strings.HasPrefix(dir, "vagrant") {
 			return nil // Outside the house, looking in.
 		}

@@ -128,13 +128,13 @@ func (j *Job) configure() error {
 // exec runs the program and takes care of processes that lost their parents, as
 // process number 1 must.
 func (j *Job) exec(out *os.File) (code int, err error) {
-	if err := os.Setenv("PATH", "/bin:/usr/sbin:/sbin:/usr/bin"); err != nil {
+	if err := os.Setenv("PATH", "/usr/local/bin:/bin:/usr/sbin:/sbin:/usr/bin"); err != nil {
 		return 255, err
 	}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	cmd := exec.Command(j.Args[0], j.Args[1:]...)
-	cmd.Env = append([]string{"PATH=/bin:/usr/sbin:/sbin:/usr/bin", "HOME=/root", "TMPDIR=/tmp", "TERM=dumb"}, j.Env...)
+	cmd.Env = append([]string{"PATH=/usr/local/bin:/bin:/usr/sbin:/sbin:/usr/bin", "HOME=/root", "TMPDIR=/tmp", "TERM=dumb"}, j.Env...)
 	cmd.Dir = j.Dir
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
