@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -153,7 +154,7 @@ func (l *Ledger) Snapshot() (*Snapshot, error) {
 	for _, cpu := range l.cpus {
 		ret, err := runOn(l.main.programs["ledger_snapshot"], cpu, nil)
 		if err != nil {
-			return nil, fmt.Errorf("close the books on CPU %d: %w; was it taken offline?", cpu, err)
+			return nil, l.orOffline(fmt.Errorf("close the books on CPU %d: %w", cpu, err))
 		}
 		if ret != 1 {
 			return nil, fmt.Errorf("close the books on CPU %d: the ledger was not started there", cpu)
@@ -166,6 +167,23 @@ func (l *Ledger) Snapshot() (*Snapshot, error) {
 	}
 	return s, nil
 }
+
+// ErrCPUsChanged is wrapped where a CPU went offline, or came back: its time has a
+// hole, and what ran there was moved.
+var ErrCPUsChanged = errors.New("the set of online CPUs changed while it was measured; run again and leave the CPUs as they are")
+
+// orOffline adds the reason to an error if CPUs went offline.
+func (l *Ledger) orOffline(err error) error {
+	online, listErr := OnlineCPUs()
+	if listErr != nil || slices.Equal(online, l.cpus) {
+		return err
+	}
+	return fmt.Errorf("CPUs %v are online and were %v: %w (%w)", online, l.cpus, ErrCPUsChanged, err)
+}
+
+// Hotplug is the context of the threads that take CPUs offline and back. It has
+// no time while the CPUs stay as they are.
+const Hotplug = "kthread/cpuhp"
 
 // runOn runs a raw_tp program on a CPU (bpf(2), BPF_PROG_TEST_RUN with
 // BPF_F_TEST_RUN_ON_CPU).

@@ -148,9 +148,25 @@ func (s *session) ledgerPass(ctx context.Context, c pace, p *progress) (o ledger
 	if err != nil {
 		return o, err
 	}
+	if err := s.steady(start.ledger, end.ledger); err != nil {
+		return o, err
+	}
 	o.overflow = end.ledger.Overflow() - start.ledger.Overflow()
 	o.instruments, err = s.compare(start, end)
 	return o, err
+}
+
+// steady returns an error if a CPU went offline between two snapshots, even if it
+// is back: the kernel's threads for that have run.
+func (s *session) steady(start, end *bpf.Snapshot) error {
+	d, err := end.Since(start)
+	if err != nil {
+		return err
+	}
+	if ns := s.window(d).ns[bpf.Hotplug]; ns > 0 {
+		return fmt.Errorf("measure: %w (CPU hotplug took %d ns)", bpf.ErrCPUsChanged, ns)
+	}
+	return nil
 }
 
 func (s *session) measureQuad(ctx context.Context, c pace, i int, flip bool) (q quad, err error) {

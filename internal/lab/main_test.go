@@ -16,11 +16,13 @@ import (
 const playEnv = "COREPLICA_LAB_PLAY"
 
 var plays = map[string]func() int{
-	"exit 7": func() int { fmt.Println("said before the end"); return 7 },
-	"signal": func() int { return pass(syscall.Kill(os.Getpid(), syscall.SIGKILL)) },
-	"panic":  func() int { return pass(os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)) },
-	"hang":   func() int { time.Sleep(time.Hour); return 0 },
-	"off":    func() int { return pass(syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)) },
+	"exit 7":      func() int { fmt.Println("said before the end"); return 7 },
+	"signal":      func() int { return pass(syscall.Kill(os.Getpid(), syscall.SIGKILL)) },
+	"panic":       func() int { return pass(os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)) },
+	"hang":        func() int { time.Sleep(time.Hour); return 0 },
+	"write disks": func() int { return pass(writeDisks()) },
+	"read disks":  func() int { return pass(readDisks()) },
+	"off":         func() int { return pass(syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)) },
 	"forge": func() int {
 		// All that a test could know: the words, and the port.
 		port, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)

@@ -38,6 +38,7 @@ var lookups = map[Feature]func() string{
 	Bpftool:   func() string { return command("bpftool") },
 	Clang14:   func() string { return command("clang-14") },
 	Timing:    timing,
+	Guest:     inGuest,
 	QEMU:      func() string { return first(command("qemu-system-x86_64"), command("apt-get"), command("depmod")) },
 	GoCommand: func() string { return command("go") },
 	QEMUIO:    func() string { return first(command("qemu-io"), command("qemu-img")) },
@@ -75,6 +76,13 @@ func text(err error) string {
 func timing() string {
 	if os.Getenv("COREPLICA_GUEST") == "tcg" {
 		return "a guest under TCG measures no time"
+	}
+	return ""
+}
+
+func inGuest() string {
+	if os.Getenv("COREPLICA_GUEST") == "" {
+		return "this is no guest of the lab: run `coreplica lab test`"
 	}
 	return ""
 }

@@ -38,6 +38,7 @@ const (
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
 	Timing    Feature = "timing"    // measured time means something: not in a translated guest
+	Guest     Feature = "guest"     // this is a guest of the lab, whose CPUs a test may switch off
 	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
 	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote

@@ -24,6 +24,11 @@ var ErrClosed = errors.New("the load process is closed")
 // and this kernel does not give it. The error says the fix.
 var ErrUringDisabled = uring.ErrDisabled
 
+// ErrMoved is wrapped by the error of a block whose pinned thread may run
+// elsewhere by now: when a CPU goes offline the kernel moves the threads that are
+// pinned to it, and silently forgets that they were.
+var ErrMoved = errors.New("a pinned thread was moved: its CPU went offline, or the cpuset changed; run again and leave the CPUs as they are")
+
 // WriteError is a write that did not reach its file whole. It ended its block.
 type WriteError struct {
 	// Op is "pwrite", "io_uring write" or "fdatasync". In the last case the
@@ -66,6 +71,7 @@ type failure struct {
 	Message string        `json:"message"`
 	Errno   int           `json:"errno,omitempty"`
 	Uring   bool          `json:"uring_disabled,omitempty"`
+	Moved   bool          `json:"moved,omitempty"`
 	Write   *writeFailure `json:"write,omitempty"`
 }
 
@@ -84,7 +90,7 @@ func pack(err error) *failure {
 	if err == nil {
 		return nil
 	}
-	f := &failure{Message: err.Error(), Uring: errors.Is(err, uring.ErrDisabled)}
+	f := &failure{Message: err.Error(), Uring: errors.Is(err, uring.ErrDisabled), Moved: errors.Is(err, ErrMoved)}
 	var errno unix.Errno
 	if errors.As(err, &errno) {
 		f.Errno = int(errno)
@@ -114,6 +120,9 @@ func (f *failure) unpack() error {
 	}
 	if f.Uring {
 		e.causes = append(e.causes, uring.ErrDisabled)
+	}
+	if f.Moved {
+		e.causes = append(e.causes, ErrMoved)
 	}
 	return e
 }

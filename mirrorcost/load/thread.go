@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -131,6 +132,7 @@ func (t *thread) loop() {
 		t.outcome = outcome{spinTimes: t.spinTimes[:0]}
 		if t.err = t.pin(); t.err == nil {
 			t.run()
+			t.err = errors.Join(t.err, t.stayed())
 		}
 		if t.err != nil {
 			t.order.stop.Store(true)
@@ -154,7 +156,7 @@ func (t *thread) settle() error {
 // pin binds the thread to the order's CPU, if it is not there already.
 func (t *thread) pin() error {
 	if t.order.cpu == t.pinned {
-		return nil
+		return t.stayed()
 	}
 	set := t.all
 	if t.order.cpu >= 0 {
@@ -165,6 +167,21 @@ func (t *thread) pin() error {
 		return fmt.Errorf("pin thread %d to CPU %d: %w: name CPUs that are online and in this process's cpuset", t.index, t.order.cpu, err)
 	}
 	t.pinned = t.order.cpu
+	return nil
+}
+
+// stayed returns an error if a pinned thread is no longer bound to its CPU.
+func (t *thread) stayed() error {
+	if t.pinned < 0 {
+		return nil
+	}
+	var now unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &now); err != nil {
+		return fmt.Errorf("get affinity: %w", err)
+	}
+	if now.Count() != 1 || !now.IsSet(t.pinned) {
+		return fmt.Errorf("thread %d on CPU %d: %w", t.index, t.pinned, ErrMoved)
+	}
 	return nil
 }
 

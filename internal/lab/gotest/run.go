@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -140,6 +141,9 @@ func prepare(ctx context.Context, packages []Package, o *Options, dir string) ([
 		}
 		for _, d := range list {
 			d = d.with(o.Override)
+			if slices.ContainsFunc(runs, func(r *run) bool { return r.binary == binary && reflect.DeepEqual(r.d, d) }) {
+				continue // The flags made two directives equal.
+			}
 			for _, name := range d.Kernels {
 				k, err := kernel.Fetch(ctx, name, o.Kernels)
 				if err != nil {
