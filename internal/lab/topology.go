@@ -192,6 +192,9 @@ func (t Topology) args() []string {
 }
 
 func (t Topology) String() string {
+	if len(t.Nodes) == 0 {
+		return "1x2"
+	}
 	for _, n := range t.Nodes {
 		if n.CPUs != t.Nodes[0].CPUs {
 			return fmt.Sprintf("%d nodes, %d CPUs", len(t.Nodes), t.CPUs())

@@ -39,6 +39,7 @@ var lookups = map[Feature]func() string{
 	Clang14:   func() string { return command("clang-14") },
 	Timing:    timing,
 	Guest:     inGuest,
+	Busybox:   func() string { return command("busybox") },
 	QEMU:      func() string { return first(command("qemu-system-x86_64"), command("apt-get"), command("depmod")) },
 	GoCommand: func() string { return command("go") },
 	QEMUIO:    func() string { return first(command("qemu-io"), command("qemu-img")) },

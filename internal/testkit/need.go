@@ -39,6 +39,7 @@ const (
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
 	Timing    Feature = "timing"    // measured time means something: not in a translated guest
 	Guest     Feature = "guest"     // this is a guest of the lab, whose CPUs a test may switch off
+	Busybox   Feature = "busybox"   // a shell and its tools in one static program, for nodes
 	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
 	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote
