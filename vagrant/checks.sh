@@ -3,7 +3,7 @@
 # run.
 #
 # A node's shell expands what stands in single quotes, and lab.sh and libvirt.sh
-# set state, run and entry.
+# set vagrant, state, run and entry.
 # shellcheck disable=SC2016,SC2154
 
 # The smallest run that counts writes and bios on both legs. Emulated machines
@@ -72,13 +72,14 @@ check_ways() {
 
 check_mirrorcost() {
 	local node=$1 began=$SECONDS
-	limit=600 check "$node runs mirrorcost" measure "$node"
+	limit=600 check "$node runs mirrorcost, which counts each write on each device" measure "$node"
 	echo "      in $((SECONDS - began)) s"
+	sed -n -E 's/^(baseline|mirror): /      &/p' "$run/check.log"
 }
 
-# measure checks that each write was counted on each leg.
+# measure checks that each write was counted on each device of its leg.
 measure() {
-	on "$1" "${short_run[*]} >/tmp/run.json && grep -E '\"(writes|acknowledged|copies|verdict)\"' /tmp/run.json" || return
+	on "$1" "${short_run[*]}" >"$run/report.json" && awk -v writes="$writes" -f "$vagrant/counts.awk" "$run/report.json"
 }
 
 # remember_folders notes what the host's own folders of libvirt and vagrant hold.

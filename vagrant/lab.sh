@@ -152,7 +152,11 @@ vagrant_in_lab() {
 }
 
 make_box() {
-	tied "$vagrant/box.sh" "$state/box"
+	# It has said why itself.
+	tied "$vagrant/box.sh" "$state/box" || {
+		told=1
+		return 1
+	}
 }
 
 # start_libvirt makes the lab's run folder and all that vagrant needs to begin.
