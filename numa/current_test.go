@@ -13,7 +13,7 @@ func TestVerifyCurrent(t *testing.T) {
 	if err := VerifyCurrent(topo.Limits.CPUs); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("by %s", CurrentFrom())
+	t.Logf("by %s, of %v", CurrentFrom(), currentSources())
 }
 
 // All ways that this CPU has agree, not only the chosen one.
