@@ -18,12 +18,18 @@ type BlockIO struct {
 type BlockDevice struct {
 	Name         string
 	Major, Minor uint32
+	// Array, if set, is the md array that the device is a member of: md does
+	// not tell its members which bios are metadata, so this is learnt from
+	// the array's own bios. DataStart is the first sector of 512 bytes that
+	// holds the array's data. The superblock below it counts as metadata.
+	Array     *BlockDevice
+	DataStart uint32
 }
 
 // DeviceCounts is what reached one device since it is counted.
 type DeviceCounts struct {
 	// BiosData and BiosMetadata are write bios that carry bytes, apart by
-	// REQ_META; Flushes are bios with REQ_PREFLUSH, with or without bytes.
+	// REQ_META and [BlockDevice.DataStart]; Flushes are bios with REQ_PREFLUSH, with or without bytes.
 	BiosData, BiosMetadata, Flushes uint64
 	// Merges are bios that joined a request, Requests what was issued to
 	// the driver (none on bio-based devices such as zram).
@@ -47,13 +53,41 @@ func OpenBlockIO(devices []BlockDevice, o LedgerOptions) (*BlockIO, error) {
 	if err := p.need(nil, []string{"devices", "counts"}); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	for i, d := range devices {
-		// The kernel's own dev_t: 12 bits of major, 20 of minor.
-		if err := p.maps["devices"].Put(d.Major<<20|d.Minor, uint32(i)|d.bioBased()); err != nil {
-			return nil, errors.Join(fmt.Errorf("count on device %s: %w", d.Name, err), b.Close())
-		}
+	if err := b.name(); err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
+}
+
+// name tells the kernel which devices to count on, and which arrays they are in.
+func (b *BlockIO) name() error {
+	put := func(d BlockDevice, about uint32) error {
+		// The kernel's own dev_t: 12 bits of major, 20 of minor.
+		err := b.probe.maps["devices"].Put(d.Major<<20|d.Minor, uint64(about|d.bioBased())|uint64(d.DataStart)<<32)
+		if err != nil {
+			return fmt.Errorf("count on device %s: %w", d.Name, err)
+		}
+		return nil
+	}
+	arrays := map[BlockDevice]uint32{}
+	for i, d := range b.devices {
+		about := uint32(i)
+		if d.Array != nil {
+			slot, known := arrays[*d.Array]
+			if !known {
+				slot = uint32(len(b.devices) + len(arrays))
+				arrays[*d.Array] = slot
+				if err := put(*d.Array, slot|flagTeaches); err != nil {
+					return err
+				}
+			}
+			about |= (slot + 1) << memberShift
+		}
+		if err := put(d, about); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bioBased returns a flag for devices whose driver takes bios: the kernel makes

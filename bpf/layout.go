@@ -22,6 +22,8 @@ const (
 	flagIRQTime = 2
 
 	flagBioBased = 1 << 31 // BIO_BASED in src/blockio.bpf.c
+	flagTeaches  = 1 << 30 // TEACHES there
+	memberShift  = 8       // MEMBER_SHIFT there
 
 	execScaleShift = 20
 

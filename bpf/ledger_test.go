@@ -62,6 +62,7 @@ func TestClosure(t *testing.T) {
 // foreign programs, and nowhere else. The hog runs before the ledger starts: the
 // task on each CPU must be known before the first switch.
 func TestForeignHog(t *testing.T) {
+	testkit.Need(t, testkit.Timing)
 	eachForm(t, func(t *testing.T, l *Ledger) {
 		off := foreignError(t, l, startHog(t), func() {})
 		if math.Abs(off) > 0.02 {
@@ -73,7 +74,7 @@ func TestForeignHog(t *testing.T) {
 // The control: a ledger that does not know the running task at its start, as an
 // earlier design of it did, must be seen to be wrong by the same check.
 func TestForeignHogControl(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.BTF, testkit.BPF)
+	testkit.Need(t, testkit.Root, testkit.BTF, testkit.BPF, testkit.Timing)
 	l := openLedger(t, LedgerOptions{})
 	var onlyCPU unix.CPUSet
 	onlyCPU.Set(l.cpus[len(l.cpus)-1])
@@ -211,6 +212,7 @@ func idleNs(t *testing.T) int64 {
 // Our own work is ours, in user mode and in system calls, and a load's is the
 // load's.
 func TestSelfAndLoad(t *testing.T) {
+	testkit.Need(t, testkit.Timing)
 	eachForm(t, func(t *testing.T, l *Ledger) {
 		const burn = 200 * time.Millisecond
 		if err := l.Start(0, os.Getpid()); err != nil {

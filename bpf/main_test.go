@@ -9,6 +9,8 @@ import (
 	"github.com/coreplica/coreplica/internal/testkit"
 )
 
+//coreplica:guest kernel=6.1,6.12 modules="loop;btrfs" tools=losetup,bpftool expect=root,btf,bpf,bpffs,tracefs,kprobes,fentry,loop,bpftool
+
 const hogEnv = "COREPLICA_TEST_HOG"
 
 // The test program runs itself again as a hog, which burns CPU until it is

@@ -11,6 +11,9 @@ import (
 	"github.com/coreplica/coreplica/mirrorcost/report"
 )
 
+//coreplica:guest kernel=6.1 modules="loop;btrfs;ext4;raid1;brd rd_nr=3 rd_size=393216" tools=losetup,mkfs.btrfs,mkfs.ext4,mdadm expect=root,btf,bpf,btrfs,ext4,loop,md,brd run="TestExactBios/loop/btrfs-raid1$|TestMD"
+//coreplica:guest kernel=6.12 modules="loop;btrfs;ext4;raid1;brd rd_nr=3 rd_size=393216" tools=losetup,mkfs.btrfs,mkfs.ext4,mdadm expect=root,btf,bpf,btrfs,ext4,loop,md,brd run="TestExactBios/loop/btrfs-raid1c3|TestMDWritesTwice/devices"
+
 func TestMain(m *testing.M) {
 	load.Hook()
 	// An example cannot skip itself.

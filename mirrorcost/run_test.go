@@ -22,7 +22,11 @@ import (
 // as the control: a counter that multiplied by itself would be seen there.
 func TestExactBios(t *testing.T) {
 	needRun(t)
-	const writes = 20011
+	writes, quads, bytes := uint64(20011), 16, DefaultPlan().DeviceBytes
+	if testkit.Missing(testkit.Timing) != "" {
+		// A translated guest counts as well, but slowly, and has little memory.
+		writes, quads, bytes = 1009, 4, 256<<20
+	}
 	for _, substrate := range []string{"loop", "zram"} {
 		for _, kind := range []string{"btrfs-raid1", "btrfs-raid1c3"} {
 			t.Run(substrate+"/"+kind, func(t *testing.T) {
@@ -33,21 +37,22 @@ func TestExactBios(t *testing.T) {
 				p.Mirror, p.Substrate = kind, substrate
 				p.Count, p.Csum, p.Saturate = writes, "off", true
 				// Copy-on-write needs room for a block between two syncs.
-				p.Quads = 16
+				p.Quads, p.DeviceBytes = quads, bytes
 				r := mustRun(t, p)
-				exact(t, r.Baseline, 1, writes)
-				exact(t, r.Mirror, map[string]int{"btrfs-raid1": 2, "btrfs-raid1c3": 3}[kind], writes)
+				exact(t, r, r.Baseline, 1, writes)
+				exact(t, r, r.Mirror, map[string]int{"btrfs-raid1": 2, "btrfs-raid1c3": 3}[kind], writes)
 			})
 		}
 	}
 }
 
-func exact(t *testing.T, leg report.Leg, copies int, writes uint64) {
+func exact(t *testing.T, r *Report, leg report.Leg, copies int, writes uint64) {
 	t.Helper()
 	if leg.Acknowledged != writes || leg.Writes != writes || leg.Bytes != writes*4096 {
 		t.Errorf("%s: %d of %d writes acknowledged, %d bytes", leg.Name, leg.Acknowledged, leg.Writes, leg.Bytes)
 	}
-	if leg.LedgerWrites != writes {
+	// A quad that the hypervisor disturbed counts for neither leg.
+	if r.Quads.Discarded == 0 && leg.LedgerWrites != writes {
 		t.Errorf("%s: %d writes in the ledger pass, want %d", leg.Name, leg.LedgerWrites, writes)
 	}
 	if leg.Copies != copies || len(leg.BiosDataPerDevice) != copies {

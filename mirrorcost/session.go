@@ -129,8 +129,12 @@ func (s *session) startLoad(ctx context.Context) (err error) {
 func (s *session) openProbes() (err error) {
 	var devices []bpf.BlockDevice
 	for _, leg := range s.legs {
+		var array *bpf.BlockDevice
+		if a := leg.Array; a.Name != "" {
+			array = &bpf.BlockDevice{Name: a.Name, Major: a.Major, Minor: a.Minor}
+		}
 		for _, d := range leg.Devices {
-			devices = append(devices, bpf.BlockDevice{Name: d.Name, Major: d.Major, Minor: d.Minor})
+			devices = append(devices, bpf.BlockDevice{Name: d.Name, Major: d.Major, Minor: d.Minor, Array: array, DataStart: d.DataStart})
 		}
 	}
 	o := bpf.LedgerOptions{Pinned: s.options.Pinned}

@@ -31,14 +31,24 @@ struct device {
 	u64 latency[BUCKETS]; /* bucket i: below 2^i ns */
 };
 
-/* dev_t of the kernel to slot, and BIO_BASED; filled by user space */
+/*
+ * dev_t of the kernel to what is known of the device; filled by user space. The
+ * lowest byte is its slot, the next one, less one, the slot of the array that it
+ * is a member of. The upper half is the first sector of data.
+ *
+ * md does not tell its members what is metadata: its superblock, in front of the
+ * data, says nothing, and it drops REQ_META from the bios that it copies. So an
+ * array teaches which of its sectors hold metadata, and is not counted itself.
+ */
 #define BIO_BASED (1U << 31)
+#define TEACHES (1U << 30)
+#define MEMBER_SHIFT 8
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_DEVICES);
 	__type(key, u32);
-	__type(value, u32);
+	__type(value, u64);
 } devices SEC(".maps");
 
 struct {
@@ -47,6 +57,16 @@ struct {
 	__type(key, u32);
 	__type(value, struct device);
 } counts SEC(".maps");
+
+/* Sectors of arrays that were last written as metadata; the key is below. */
+#define TAUGHT 16384
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TAUGHT);
+	__type(key, u64);
+	__type(value, u8);
+} taught SEC(".maps");
 
 /*
  * When the writes in flight began, by bio or request (device and sector, for the
@@ -76,21 +96,54 @@ static __always_inline struct begun *slot_of(u64 key)
 
 struct found {
 	struct device *d;
+	u64 about;
 	bool bio_based;
 };
 
 static __always_inline struct found find(u32 dev)
 {
-	u32 *value = bpf_map_lookup_elem(&devices, &dev);
+	u64 *value = bpf_map_lookup_elem(&devices, &dev);
 	struct found f = {};
 	u32 slot;
 
 	if (!value)
 		return f;
-	slot = *value & ~BIO_BASED;
-	f.bio_based = *value & BIO_BASED;
+	f.about = *value;
+	slot = f.about & 0xff;
+	f.bio_based = f.about & BIO_BASED;
 	f.d = bpf_map_lookup_elem(&counts, &slot);
 	return f;
+}
+
+static __always_inline u64 lesson(u64 array, u64 sector)
+{
+	return array << 56 | sector;
+}
+
+static __always_inline bool is_metadata(struct found *f, u64 sector, bool said)
+{
+	u64 first = f->about >> 32;
+	u64 array = f->about >> MEMBER_SHIFT & 0xff;
+	u64 key;
+
+	if (said || sector < first)
+		return 1;
+	if (!array)
+		return 0;
+	key = lesson(array - 1, sector - first);
+	return bpf_map_lookup_elem(&taught, &key) != 0;
+}
+
+/* teach is for writes to an array that carry bytes. */
+static __always_inline void teach(struct found *f, u64 sector, bool metadata)
+{
+	u64 key = lesson(f->about & 0xff, sector);
+	u8 yes = 1;
+
+	if (metadata)
+		bpf_map_update_elem(&taught, &key, &yes, BPF_ANY);
+	else
+		bpf_map_delete_elem(&taught, &key);
 }
 
 static __always_inline void start(struct device *d, u64 key)
@@ -131,13 +184,20 @@ static __always_inline void finish(struct device *d, u64 key)
 	d->latency[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
 }
 
-static __always_inline void count_bio(struct device *d, u32 bytes, bool metadata, bool flush)
+static __always_inline void count_bio(struct found *f, u64 sector, u32 bytes, bool metadata, bool flush)
 {
+	struct device *d = f->d;
+
+	if (f->about & TEACHES) {
+		if (bytes)
+			teach(f, sector, metadata);
+		return;
+	}
 	if (flush)
 		d->flushes++;
 	if (!bytes)
 		return;
-	if (metadata) {
+	if (is_metadata(f, sector, metadata)) {
 		d->bios_metadata++;
 		d->bytes_metadata += bytes;
 	} else {
@@ -188,8 +248,8 @@ int blockio_bio_queue(struct trace_event_raw_block_bio *ctx)
 	r = parse(flags);
 	if (!r.write && !r.flush)
 		return 0;
-	count_bio(f.d, ctx->nr_sector << 9, r.metadata, r.flush);
-	if (f.bio_based)
+	count_bio(&f, ctx->sector, ctx->nr_sector << 9, r.metadata, r.flush);
+	if (f.bio_based && !(f.about & TEACHES))
 		start(f.d, place(ctx->dev, ctx->sector));
 	return 0;
 }
@@ -286,10 +346,10 @@ int blockio_bio_queue(void *ctx)
 	opf = FIELD(b, bi_opf);
 	if (!writes(opf & REQ_OP_MASK))
 		return 0;
-	count_bio(f.d, FIELD(b, bi_iter.bi_size),
+	count_bio(&f, FIELD(b, bi_iter.bi_sector), FIELD(b, bi_iter.bi_size),
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_META) & 1,
 		  opf >> bpf_core_enum_value(enum req_flag_bits, __REQ_PREFLUSH) & 1);
-	if (f.bio_based)
+	if (f.bio_based && !(f.about & TEACHES))
 		start(f.d, number(b));
 	return 0;
 }

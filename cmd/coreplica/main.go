@@ -8,11 +8,13 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/coreplica/coreplica/internal/lab/guest"
 	"github.com/coreplica/coreplica/mirrorcost/load"
 )
 
 func main() {
-	load.Hook() // The load of a measurement is this program again.
+	guest.Main() // The first process of a lab's guest is this program again,
+	load.Hook()  // and so is the load of a measurement.
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 

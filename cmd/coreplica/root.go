@@ -50,6 +50,7 @@ func commands() []*cobra.Command {
 		newNumaCmd(),
 		newServeCmd(),
 		newDoctorCmd(),
+		newLabCmd(),
 		newCleanCmd(),
 		newVersionCmd(),
 		newDocsCmd(),

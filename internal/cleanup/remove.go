@@ -121,6 +121,12 @@ func (m *remover) removeLive(ctx context.Context, rec record) (bool, error) {
 			err = errors.Join(err, removeZram(ctx, name))
 		}
 		return len(names) > 0, err
+	case KindArray:
+		names, err := findArrays(arrayUUID(m.id, rec.Path))
+		for _, name := range names {
+			err = errors.Join(err, removeArray(ctx, name))
+		}
+		return len(names) > 0, err
 	case KindProcess:
 		return kill(ctx, rec.PID, rec.StartTicks)
 	}

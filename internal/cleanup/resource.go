@@ -20,6 +20,7 @@ const (
 	KindMount   Kind = "mount"   // a mount, by mount point
 	KindLoop    Kind = "loop"    // a loop device, by backing file
 	KindZram    Kind = "zram"    // a zram device, by a label of the run's choice
+	KindArray   Kind = "array"   // an md array, by a label of the run's choice
 	KindProcess Kind = "process" // a process, by number and start time
 )
 
@@ -29,7 +30,7 @@ const (
 type Resource struct {
 	Kind Kind `json:"kind"`
 	// Path of the file, folder, mount point or backing file; for a zram
-	// device its label. A path must have a folder in it, or be one, whose
+	// device or an array its label. A path must have a folder in it, or be one, whose
 	// name is the run's [Run.ID], or that and a dot and more: it is what
 	// proves later whose it is.
 	Path string `json:"path,omitempty"`
@@ -47,6 +48,8 @@ func (r Resource) String() string {
 		return "loop device over " + r.Path
 	case KindZram:
 		return fmt.Sprintf("zram device %q", r.Path)
+	case KindArray:
+		return fmt.Sprintf("md array %q", r.Path)
 	case KindMount:
 		return "mount on " + r.Path
 	case KindPins:
@@ -77,9 +80,9 @@ func (r Resource) check(id string) error {
 		if !owned(r.Path, id) {
 			return fmt.Errorf("%s: %w: the path needs a folder named %s", r, errNotOurs, id)
 		}
-	case KindZram:
+	case KindZram, KindArray:
 		if r.Path == "" || len(r.Path) > maxPath || r.PID != 0 || r.StartTicks != 0 {
-			return fmt.Errorf("%s: a zram device is named by a label alone", r)
+			return fmt.Errorf("%s: is named by a label alone", r)
 		}
 	case KindProcess:
 		if r.PID <= 1 || r.StartTicks == 0 || r.Path != "" {

@@ -27,7 +27,8 @@ var lookups = map[Feature]func() string{
 	Ext4:      func() string { return first(filesystem("ext4"), command("mkfs.ext4")) },
 	Loop:      func() string { return openable("/dev/loop-control") },
 	Zram:      func() string { return first(file("/sys/class/zram-control/hot_add"), root()) },
-	MD:        func() string { return file("/proc/mdstat") },
+	MD:        func() string { return first(file("/proc/mdstat"), command("mdadm")) },
+	BRD:       func() string { return first(openable("/dev/ram0"), openable("/dev/ram1"), openable("/dev/ram2")) },
 	DM:        func() string { return openable("/dev/mapper/control") },
 	IOUring:   ioUring,
 	NUMA:      twoNodes,
@@ -40,6 +41,8 @@ var lookups = map[Feature]func() string{
 	Perf:      func() string { return command("perf") },
 	Bpftool:   func() string { return command("bpftool") },
 	Clang14:   func() string { return command("clang-14") },
+	Timing:    timing,
+	QEMU:      func() string { return first(command("qemu-system-x86_64"), command("apt-get"), command("depmod")) },
 	GoCommand: func() string { return command("go") },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
@@ -64,6 +67,15 @@ func text(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// timing is missing where a guest's code is translated: its clock runs while the
+// host does other things, and nothing costs there what it costs elsewhere.
+func timing() string {
+	if os.Getenv("COREPLICA_GUEST") == "tcg" {
+		return "a guest under TCG measures no time"
+	}
+	return ""
 }
 
 func root() string {

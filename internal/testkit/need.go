@@ -27,7 +27,8 @@ const (
 	Ext4      Feature = "ext4"      // the file system and mkfs.ext4
 	Loop      Feature = "loop"      // loop devices can be made
 	Zram      Feature = "zram"      // zram devices can be made
-	MD        Feature = "md"        // the kernel's software RAID
+	MD        Feature = "md"        // the kernel's software RAID and mdadm
+	BRD       Feature = "brd"       // three RAM disks, /dev/ram0 to ram2
 	DM        Feature = "dm"        // the device mapper
 	IOUring   Feature = "iouring"   // io_uring is not forbidden
 	NUMA      Feature = "numa"      // two memory nodes or more
@@ -40,6 +41,8 @@ const (
 	Perf      Feature = "perf"      // the perf command
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
+	Timing    Feature = "timing"    // measured time means something: not in a translated guest
+	QEMU      Feature = "qemu"      // guests can run
 	GoCommand Feature = "gocommand" // the go command, to build helpers
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )

@@ -133,6 +133,13 @@ func (b *builder) makeDevices(ctx context.Context) error {
 // the load mirrors, and mounts them.
 func (b *builder) makeFilesystems(ctx context.Context) error {
 	groups := [][]Device{b.up.Devices}
+	if b.kind.Array != "" {
+		array, err := b.assemble(ctx)
+		if err != nil {
+			return err
+		}
+		groups = [][]Device{{array}}
+	}
 	if b.kind.PerLeg {
 		groups = nil
 		for _, d := range b.up.Devices {

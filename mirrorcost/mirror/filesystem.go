@@ -67,7 +67,7 @@ func (b *builder) command(ctx context.Context, args []string) error {
 }
 
 // packages says where a missing program is found.
-var packages = map[string]string{"mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs", "blkid": "util-linux"}
+var packages = map[string]string{"mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs", "blkid": "util-linux", "mdadm": "mdadm"}
 
 // sbin is where root's programs are.
 var sbin = []string{"/usr/sbin", "/sbin"}
@@ -161,6 +161,11 @@ func (b *builder) requirements() error {
 	}
 	if missing := filesystemMissing(b.kind.Filesystem); missing != "" {
 		return fmt.Errorf("%w: %s", ErrUnavailable, missing)
+	}
+	if b.kind.Array != "" {
+		if err := arrayRequirements(); err != nil {
+			return err
+		}
 	}
 	if b.Csum != "" && b.kind.Filesystem != "btrfs" {
 		b.up.Warnings = append(b.up.Warnings, fmt.Sprintf("%s has no data checksums, so %s is written without", b.kind.Filesystem, b.kind.Name))

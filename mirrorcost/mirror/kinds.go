@@ -18,12 +18,14 @@ type KindInfo struct {
 	PerLeg  bool
 	// Filesystem is "btrfs" or "ext4".
 	Filesystem string
+	// Array is the level of an md array between the devices and the file
+	// system, or empty.
+	Array string
 
 	profile string // btrfs: of data and metadata
 }
 
-// kinds is the table of what can be brought up. A mirror below the file system,
-// such as md, would add a layer between the substrate's devices and mkfs.
+// kinds is the table of what can be brought up.
 var kinds = []KindInfo{
 	{Name: "btrfs-single", Filesystem: "btrfs", profile: "single", Devices: 1, Copies: 1,
 		Description: "btrfs on one device, data and metadata once: the natural baseline of the two below"},
@@ -33,6 +35,8 @@ var kinds = []KindInfo{
 		Description: "btrfs on three devices, data and metadata on all"},
 	{Name: "ext4", Filesystem: "ext4", Devices: 1, Copies: 1,
 		Description: "ext4 on one device, a baseline that overwrites in place"},
+	{Name: "md-raid1", Filesystem: "ext4", Array: "raid1", Devices: 2, Copies: 2,
+		Description: "ext4 on an md array of two devices, without a write-intent bitmap"},
 	{Name: "files", Filesystem: "ext4", Devices: DefaultLegs, Copies: DefaultLegs, PerLeg: true,
 		Description: "the program writes each copy itself, to one ext4 per leg"},
 	{Name: "uring", Filesystem: "ext4", Devices: DefaultLegs, Copies: DefaultLegs, PerLeg: true,

@@ -106,6 +106,9 @@ func needs(t *testing.T, o Options) {
 	if !strings.HasPrefix(o.Kind, "btrfs") {
 		features[1] = testkit.Ext4
 	}
+	if kind, err := kindNamed(o.Kind); err == nil && kind.Array != "" {
+		features = append(features, testkit.MD)
+	}
 	if o.Substrate == "zram" {
 		features = append(features, testkit.Zram)
 	} else {

@@ -79,6 +79,8 @@ type Up struct {
 	Targets [][]string
 	// Devices below the file system, to count bios on.
 	Devices []Device
+	// Array is the md device above the Devices, or zero.
+	Array Device
 	// Copies is the number of times each data block should reach a device.
 	Copies int
 	// HeadroomBytes can be written between two syncs before copy-on-write
@@ -96,6 +98,9 @@ type Device struct {
 	Path  string // "/dev/loop0"
 	Major uint32
 	Minor uint32
+	// DataStart is the first sector of 512 bytes that holds data, where
+	// something else lies in front of it that is not marked as metadata.
+	DataStart uint32
 }
 
 // Down takes everything away that Up made: unmounts, detaches, removes. It is

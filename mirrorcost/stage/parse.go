@@ -154,6 +154,7 @@ var layers = map[string][]string{
 	"btrfs-raid1":   {"kernel", "block", "btrfs"},
 	"btrfs-raid1c3": {"kernel", "block", "btrfs"},
 	"ext4":          {"kernel", "block", "ext4"},
+	"md-raid1":      {"kernel", "block", "ext4", "md"},
 	"files":         {"kernel", "block", "ext4"},
 	"uring":         {"kernel", "block", "ext4", "uring"},
 }

@@ -19,6 +19,7 @@ const (
 	blockioBTFMapCounts              = "counts"
 	blockioBTFMapDevices             = "devices"
 	blockioBTFMapStarted             = "started"
+	blockioBTFMapTaught              = "taught"
 	blockioBTFProgBlockioBackmerge   = "blockio_backmerge"
 	blockioBTFProgBlockioBioComplete = "blockio_bio_complete"
 	blockioBTFProgBlockioBioQueue    = "blockio_bio_queue"
@@ -84,6 +85,7 @@ type blockioBTFMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
 	Started *ebpf.MapSpec `ebpf:"started"`
+	Taught  *ebpf.MapSpec `ebpf:"taught"`
 }
 
 // blockioBTFVariableSpecs contains global variables before they are loaded into the kernel.
@@ -115,6 +117,7 @@ type blockioBTFMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
 	Started *ebpf.Map `ebpf:"started"`
+	Taught  *ebpf.Map `ebpf:"taught"`
 }
 
 func (m *blockioBTFMaps) Close() error {
@@ -122,6 +125,7 @@ func (m *blockioBTFMaps) Close() error {
 		m.Counts,
 		m.Devices,
 		m.Started,
+		m.Taught,
 	)
 }
 

@@ -19,6 +19,7 @@ const (
 	blockioEventMapCounts              = "counts"
 	blockioEventMapDevices             = "devices"
 	blockioEventMapStarted             = "started"
+	blockioEventMapTaught              = "taught"
 	blockioEventProgBlockioBackmerge   = "blockio_backmerge"
 	blockioEventProgBlockioBioComplete = "blockio_bio_complete"
 	blockioEventProgBlockioBioQueue    = "blockio_bio_queue"
@@ -84,6 +85,7 @@ type blockioEventMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
 	Started *ebpf.MapSpec `ebpf:"started"`
+	Taught  *ebpf.MapSpec `ebpf:"taught"`
 }
 
 // blockioEventVariableSpecs contains global variables before they are loaded into the kernel.
@@ -115,6 +117,7 @@ type blockioEventMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
 	Started *ebpf.Map `ebpf:"started"`
+	Taught  *ebpf.Map `ebpf:"taught"`
 }
 
 func (m *blockioEventMaps) Close() error {
@@ -122,6 +125,7 @@ func (m *blockioEventMaps) Close() error {
 		m.Counts,
 		m.Devices,
 		m.Started,
+		m.Taught,
 	)
 }
 

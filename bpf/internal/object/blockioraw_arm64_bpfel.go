@@ -19,6 +19,7 @@ const (
 	blockioRawMapCounts              = "counts"
 	blockioRawMapDevices             = "devices"
 	blockioRawMapStarted             = "started"
+	blockioRawMapTaught              = "taught"
 	blockioRawProgBlockioBackmerge   = "blockio_backmerge"
 	blockioRawProgBlockioBioComplete = "blockio_bio_complete"
 	blockioRawProgBlockioBioQueue    = "blockio_bio_queue"
@@ -84,6 +85,7 @@ type blockioRawMapSpecs struct {
 	Counts  *ebpf.MapSpec `ebpf:"counts"`
 	Devices *ebpf.MapSpec `ebpf:"devices"`
 	Started *ebpf.MapSpec `ebpf:"started"`
+	Taught  *ebpf.MapSpec `ebpf:"taught"`
 }
 
 // blockioRawVariableSpecs contains global variables before they are loaded into the kernel.
@@ -115,6 +117,7 @@ type blockioRawMaps struct {
 	Counts  *ebpf.Map `ebpf:"counts"`
 	Devices *ebpf.Map `ebpf:"devices"`
 	Started *ebpf.Map `ebpf:"started"`
+	Taught  *ebpf.Map `ebpf:"taught"`
 }
 
 func (m *blockioRawMaps) Close() error {
@@ -122,6 +125,7 @@ func (m *blockioRawMaps) Close() error {
 		m.Counts,
 		m.Devices,
 		m.Started,
+		m.Taught,
 	)
 }
 

@@ -311,6 +311,23 @@ func TestKindsAreThoseThatCanBeTried(t *testing.T) {
 	}
 }
 
+//coreplica:guest kernel=6.1,6.12,7 topology=2x2 modules="loop;btrfs" expect=root,btf,bpf,kprobes,fentry,numa run=TestThisMachine|TestOrdinaryKernel
+
+// A distribution's kernel has what the build machine's lacks, and the doctor says
+// so.
+func TestOrdinaryKernel(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.Kprobes, testkit.Fentry, testkit.NUMA)
+	report := Examine(Local(), "test")
+	for _, kind := range []string{"kprobe", "fentry", "tp_btf", "raw_tracepoint"} {
+		if check := find(t, report, kind); check.Status != OK {
+			t.Errorf("%s: %s: %s", kind, check.Status, check.Detail)
+		}
+	}
+	if nodes := find(t, report, "NUMA nodes"); !strings.HasPrefix(nodes.Detail, "2") {
+		t.Errorf("NUMA nodes: %s", nodes.Detail)
+	}
+}
+
 // The examination of this very machine ends, whatever it finds, and leaves
 // nothing: TestMain counts descriptors, and the mounts are compared here.
 func TestThisMachine(t *testing.T) {
