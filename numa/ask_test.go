@@ -120,6 +120,8 @@ func newCpuset(t *testing.T, cpus, nodes List) string {
 	parent := "/sys/fs/cgroup"
 	if _, err := os.Stat(parent + "/cpuset/cpuset.cpus"); err == nil {
 		parent += "/cpuset"
+	} else {
+		handDown(t, filepath.Join(parent, "cgroup.subtree_control"))
 	}
 	group := filepath.Join(parent, "coreplica-numa-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(group, 0o755); err != nil {
@@ -136,6 +138,27 @@ func newCpuset(t *testing.T, cpus, nodes List) string {
 		}
 	}
 	return group
+}
+
+// handDown gives groups of version 2 the cpuset controller for the time of the
+// test, where they do not have it.
+func handDown(t *testing.T, control string) {
+	t.Helper()
+	before, err := os.ReadFile(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(before), "cpuset") {
+		return
+	}
+	if err := os.WriteFile(control, []byte("+cpuset"), 0); err != nil {
+		testkit.Skip(t, testkit.Cpuset, err.Error())
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(control, []byte("-cpuset"), 0); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The same by affinity, as taskset sets it; no privilege is needed.

@@ -1,9 +1,9 @@
 package numa
 
 import (
+	"errors"
+	"runtime"
 	"testing"
-
-	"github.com/coreplica/coreplica/internal/testkit"
 )
 
 // On every CPU, what we use says the same as the kernel, and that the kernel put
@@ -35,19 +35,37 @@ func TestSourcesAgree(t *testing.T) {
 	}
 }
 
-// A control: a source that is wrong is noticed, and not chosen.
+// A control: a source that is wrong about the CPU or the node is noticed, and a
+// thread that is moved each time is told from one that is wrong.
 func TestCheckSourceCanFail(t *testing.T) {
-	testkit.Need(t, testkit.TwoCPUs)
-	topo := local(t)
-	last := topo.Limits.CPUs[len(topo.Limits.CPUs)-1]
-	err := bound(List{last}, func(int) error {
-		return VerifyCurrent(List{maxCPUs - 1})
-	})
-	if err == nil {
-		t.Error("a CPU that does not exist is verified")
+	for name, lie := range map[string]func(cpu, node int) (int, int){
+		"CPU":  func(cpu, node int) (int, int) { return cpu + 316, node },
+		"node": func(cpu, node int) (int, int) { return cpu, node + 1 },
+	} {
+		err := checkSource(SourceSyscall, func(CurrentSource) (int, int) { return lie(getcpu()) })
+		if err == nil || errors.Is(err, errMoved) {
+			t.Errorf("a wrong %s: %v", name, err)
+		}
 	}
-	if got, err := Affinity(0); err == nil && got.Equal(List{last}) && len(topo.Limits.CPUs) > 1 {
-		t.Error("the affinity was not restored")
+	if err := checkSource(SourceSyscall, readCurrent); err != nil {
+		t.Error(err)
+	}
+}
+
+// A CPU that does not exist cannot be verified, and the thread is as before.
+func TestVerifyCurrentRestores(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := Affinity(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *CPUError
+	if err := VerifyCurrent(List{before[0], maxCPUs - 1}); !errors.As(err, &refused) {
+		t.Errorf("a CPU that does not exist: %v", err)
+	}
+	if after, err := Affinity(0); err != nil || !after.Equal(before) {
+		t.Errorf("the affinity is %s, %v; before %s", after, err, before)
 	}
 }
 

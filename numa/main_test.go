@@ -13,6 +13,9 @@ import (
 // TestCpusetRun.
 const askEnv = "COREPLICA_NUMA_ASK"
 
+// Placement on nodes and CPUs that go away are tried where nobody else is.
+//
+//coreplica:guest kernel=6.1,6.12 topology=2x2 tools=numactl expect=root,numa,twocpus,hotplug,numactl,cpuset,hugepages run="TestP|TestW|TestBuild|TestR|TestTopology|TestVerify|TestSources|TestAffinity|TestCpuset" short=true
 func TestMain(m *testing.M) {
 	if cgroup := os.Getenv(askEnv); cgroup != "" {
 		os.Exit(answer(cgroup))

@@ -88,7 +88,11 @@ func TestWorkerRun(t *testing.T) {
 // Close handles what was submitted, answers calls that came before, and refuses
 // what comes after.
 func TestWorkerClose(t *testing.T) {
-	for range 100 {
+	rounds := 100
+	if testing.Short() {
+		rounds = 10
+	}
+	for range rounds {
 		handled := 0
 		w := start(t, func(_ Binding, batch []int) { handled += len(batch) }, WorkerOptions{Ring: 8})
 		var wait sync.WaitGroup

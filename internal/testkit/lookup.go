@@ -174,17 +174,17 @@ func twoCPUs() string {
 }
 
 // cpuset accepts version 1 with the controller mounted where everybody mounts
-// it, and version 2 where the root hands the controller down.
+// it, and version 2 with the controller.
 func cpuset() string {
 	if file("/sys/fs/cgroup/cpuset/cpuset.cpus") == "" {
 		return ""
 	}
-	down, err := os.ReadFile("/sys/fs/cgroup/cgroup.subtree_control")
+	controllers, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
 	if err != nil {
 		return err.Error()
 	}
-	if !strings.Contains(string(down), "cpuset") {
-		return "the root group does not hand the cpuset controller down"
+	if !strings.Contains(string(controllers), "cpuset") {
+		return "there is no cpuset controller"
 	}
 	return ""
 }
