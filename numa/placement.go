@@ -58,7 +58,7 @@ func (p Placement) String() string {
 }
 
 // PlacementOf asks the kernel where the pages of memory are (move_pages(2)
-// without a wish to move). It touches none, and costs about 0.1 µs a page. The
+// without a wish to move). It touches none, and costs about 80 ns a page. The
 // answer holds for the moment: the kernel may migrate pages, and does where
 // AutoNUMA is on.
 func PlacementOf(at unsafe.Pointer, bytes uintptr) (Placement, error) {

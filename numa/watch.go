@@ -44,7 +44,7 @@ func (w *Worker[T]) Status() (Status, error) {
 // kernel lets threads that were bound to it run anywhere and says nothing
 // (select_fallback_rq in kernel/sched/core.c); when the CPU comes back, they
 // stay where they are. So the worker looks at its CPU before each batch, which
-// costs about a nanosecond, and at its affinity now and then, and binds itself
+// costs some 20 ns, and at its affinity now and then, and binds itself
 // again as soon as that is possible.
 func (w *Worker[T]) watch(thorough bool) {
 	if !thorough && w.at.CPUs.Has(CurrentCPU()) {

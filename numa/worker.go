@@ -25,8 +25,8 @@ const (
 	DefaultRing = 1024
 	// DefaultBatch is the most that a handler gets at once.
 	DefaultBatch = 256
-	// checkEvery batches a worker reads its affinity: 0.2 µs of system call
-	// over so many batches weigh nothing.
+	// checkEvery batches a worker reads its affinity: a microsecond of system
+	// call over so many batches weighs nothing.
 	checkEvery = 256
 )
 
