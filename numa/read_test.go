@@ -340,14 +340,14 @@ func spoil(random *rand.Rand, root fstest.MapFS, names []string) fstest.MapFS {
 
 // The fuzzer changes one file at a time.
 func FuzzRead(f *testing.F) {
-	root := shapes[len(shapes)-1].files()
-	names := slices.Sorted(maps.Keys(root))
-	for i, name := range names {
-		f.Add(uint16(i), string(root[name].Data))
+	machine := newQuick(shapes[len(shapes)-1].files())
+	for i, name := range machine.names {
+		f.Add(uint16(i), string(machine.MapFS[name].Data))
 	}
 	f.Fuzz(func(t *testing.T, which uint16, text string) {
-		spoiled := maps.Clone(root)
-		spoiled[names[int(which)%len(names)]] = &fstest.MapFile{Data: []byte(text)}
+		spoiled := machine
+		spoiled.MapFS = maps.Clone(machine.MapFS)
+		spoiled.MapFS[machine.names[int(which)%len(machine.names)]] = &fstest.MapFile{Data: []byte(text)}
 		topo, err := Read(spoiled)
 		if err == nil {
 			err = consistent(topo)
