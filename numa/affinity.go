@@ -3,7 +3,9 @@ package numa
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,20 +87,57 @@ func rebindThread(cpus List) (got List, err error) {
 	return Affinity(0)
 }
 
+// boundMain has the affinity that the process's first thread had before we bound
+// it. /proc/self tells of that thread, and Go runs any goroutine on it, a worker's
+// too: without this, [Local] would take a worker's binding for the process's.
+var boundMain atomic.Pointer[List]
+
+// saved is a thread's affinity, to be restored.
+type saved struct {
+	mask mask
+	// main is true where this is what boundMain holds.
+	main bool
+}
+
+// save notes the calling thread's affinity before it is bound.
+func save() (saved, error) {
+	m, err := maskOf(0)
+	if err != nil {
+		return saved{}, err
+	}
+	s := saved{mask: m}
+	if unix.Gettid() == os.Getpid() {
+		cpus := listOf(m)
+		s.main = boundMain.CompareAndSwap(nil, &cpus) // The outermost binding counts.
+	}
+	return s, nil
+}
+
+// restore gives the calling thread exactly the affinity that it had.
+func (s saved) restore() error {
+	if s.main {
+		defer boundMain.Store(nil)
+	}
+	if err := unix.SchedSetaffinityDynamic(0, s.mask); err != nil {
+		return fmt.Errorf("restore affinity: %w", err)
+	}
+	return nil
+}
+
 // bound locks the calling goroutine to its thread, binds that to each of the
 // CPUs in turn and calls f there. The thread's affinity is restored exactly. If
 // that fails, the error says so and the goroutine stays locked, so that the
 // thread ends with it and no other goroutine inherits the binding.
 func bound(cpus List, f func(cpu int) error) (err error) {
 	runtime.LockOSThread()
-	before, err := maskOf(0)
+	before, err := save()
 	if err != nil {
 		runtime.UnlockOSThread()
 		return err
 	}
 	defer func() {
-		if restore := unix.SchedSetaffinityDynamic(0, before); restore != nil {
-			err = errors.Join(err, fmt.Errorf("restore affinity: %w", restore))
+		if restore := before.restore(); restore != nil {
+			err = errors.Join(err, restore)
 			return
 		}
 		runtime.UnlockOSThread()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,9 @@ type answered struct {
 // again so that nothing is left of before, and then tells what its pool did.
 func answer(cgroup string) int {
 	err := func() error {
+		if cgroup == "main" {
+			return askMain()
+		}
 		if cgroup != "here" {
 			if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 				return err
@@ -53,6 +57,35 @@ func answer(cgroup string) int {
 		return 1
 	}
 	return 0
+}
+
+// A goroutine that is locked in init is the first thread's for good.
+func init() {
+	if os.Getenv(askEnv) == "main" {
+		runtime.LockOSThread()
+	}
+}
+
+// askMain binds the process's first thread and reads the limits.
+func askMain() error {
+	if unix.Gettid() != os.Getpid() {
+		return errors.New("TestMain does not run on the first thread")
+	}
+	topo, err := Local()
+	if err != nil {
+		return err
+	}
+	return bound(topo.Limits.CPUs[:1], func(cpu int) error {
+		during, err := Local()
+		if err != nil {
+			return err
+		}
+		raw, err := Read(os.DirFS("/"))
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(answered{during.Limits, raw.Limits.CPUs})
+	})
 }
 
 // usedByPool gives a pool work and returns where it ran.
@@ -174,6 +207,16 @@ func TestAffinityRun(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The process's limits stay what they are while one of its threads is bound,
+// though /proc/self shows that thread where it is the process's first.
+func TestLimitsWhileBound(t *testing.T) {
+	testkit.Need(t, testkit.TwoCPUs)
+	out := ask(t, "main")
+	if !out.Limits.CPUs.Equal(local(t).Limits.CPUs) || len(out.Used) != 1 {
+		t.Errorf("with the first thread bound to %s: limits %s", out.Used, out.Limits.CPUs)
 	}
 }
 

@@ -63,6 +63,9 @@ func (r *reader) allowed() {
 			r.fail(name, err)
 			return
 		}
+		if key == "Cpus_allowed_list" && r.affinity != nil {
+			allowed = r.affinity
+		}
 		*target = target.And(allowed)
 	}
 }

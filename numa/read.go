@@ -29,8 +29,12 @@ const (
 // errors are of type [*FileError]. The machine may change in the middle: then
 // the files contradict each other, the error names the one that does, and the
 // reading may be repeated.
-func Read(root fs.FS) (*Topology, error) {
-	r := &reader{files: files{root: root}, t: &Topology{Schema: SchemaTopology}}
+func Read(root fs.FS) (*Topology, error) { return read(root, nil) }
+
+// read is Read with an affinity that holds instead of the one in /proc, where it
+// is not nil.
+func read(root fs.FS, affinity List) (*Topology, error) {
+	r := &reader{files: files{root: root}, t: &Topology{Schema: SchemaTopology}, affinity: affinity}
 	r.cpuSets()
 	r.nodes()
 	r.cpus()
@@ -47,7 +51,8 @@ func Read(root fs.FS) (*Topology, error) {
 // reader builds a topology in steps that stand on each other.
 type reader struct {
 	files
-	t *Topology
+	t        *Topology
+	affinity List
 	// nodeOf has the node of each online CPU.
 	nodeOf map[int]int
 	// cacheOf has the caches by what tells instances apart.

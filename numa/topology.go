@@ -151,8 +151,14 @@ type Settings struct {
 	THPDefrag string `json:"thp_defrag"`
 }
 
-// Local reads this machine.
-func Local() (*Topology, error) { return Read(os.DirFS("/")) }
+// Local reads this machine. Limits are the process's, also while this package has
+// threads of it bound.
+func Local() (*Topology, error) {
+	if before := boundMain.Load(); before != nil {
+		return read(os.DirFS("/"), *before)
+	}
+	return read(os.DirFS("/"), nil)
+}
 
 // Node returns the node with an ID.
 func (t *Topology) Node(id int) (*Node, bool) {

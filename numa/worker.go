@@ -202,10 +202,10 @@ func (w *Worker[T]) shut() {
 func (w *Worker[T]) thread(started chan<- error) {
 	defer close(w.ended)
 	runtime.LockOSThread()
-	before, err := maskOf(0)
+	before, err := save()
 	if err == nil {
 		if err = bindThread(w.at.CPUs); err != nil {
-			err = errors.Join(err, unix.SchedSetaffinityDynamic(0, before))
+			err = errors.Join(err, before.restore())
 		}
 	}
 	if err != nil {
@@ -219,8 +219,8 @@ func (w *Worker[T]) thread(started chan<- error) {
 		"numa_node", strconv.Itoa(w.at.Node), "numa_cpus", w.at.CPUs.String(), "numa_worker", strconv.Itoa(w.at.Index),
 	}, w.options.Labels...)
 	pprof.Do(context.Background(), pprof.Labels(labels...), func(context.Context) { w.loop() })
-	if err := unix.SchedSetaffinityDynamic(0, before); err != nil {
-		w.err = fmt.Errorf("restore affinity of worker on CPUs %s: %w", w.at.CPUs, err)
+	if err := before.restore(); err != nil {
+		w.err = fmt.Errorf("close worker on CPUs %s: %w", w.at.CPUs, err)
 		return // Still locked: the thread ends here and nobody inherits the binding.
 	}
 	runtime.UnlockOSThread()
