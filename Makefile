@@ -33,12 +33,12 @@ lint: ## vet, staticcheck and the rules of the repository
 	go tool staticcheck ./...
 	go test -count=1 ./internal/repo
 
-bench: ## nanoseconds per event of each probe, and the load's own speed
-	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem -count=1 -p 1 ./bpf/... ./mirrorcost/load/...
+bench: ## nanoseconds per event of each probe, the load's own speed, memory near and far
+	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem -count=1 -p 1 ./bpf/... ./mirrorcost/load/... ./numa/...
 
-trial: ## the long statistical trials: A/A runs over many seeds (an hour or more)
+trial: ## the long trials: A/A runs over many seeds, a million spoiled machines (an hour or more)
 	@scripts/setup test
-	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/...
+	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/... ./numa/...
 
 lab-up: build ## start three virtual machines with vagrant, two memory cells each
 	@scripts/setup lab

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreplica/coreplica/internal/cpulist"
 )
 
 // OnlineCPUs returns the numbers of the CPUs that are online, in order.
@@ -22,26 +24,14 @@ func OnlineCPUs() ([]int, error) {
 	return ParseCPUList(string(list))
 }
 
-// ParseCPUList reads a list such as "0-3,8", the kernel's cpulist format
-// (Documentation/admin-guide/cputopology.rst).
+// ParseCPUList reads a list of one CPU or more such as "0-3,8", in the kernel's
+// format.
 func ParseCPUList(list string) ([]int, error) {
-	const most = 8192 // the largest NR_CPUS that any architecture builds with
-	var cpus []int
-	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
-		first, last, ranged := strings.Cut(part, "-")
-		from, err := strconv.Atoi(first)
-		to := from
-		if err == nil && ranged {
-			to, err = strconv.Atoi(last)
-		}
-		if err != nil || from < 0 || to < from || to >= most {
-			return nil, fmt.Errorf("parse CPU list %q: %q is not a CPU or a range such as 0-3", list, part)
-		}
-		for cpu := from; cpu <= to; cpu++ {
-			cpus = append(cpus, cpu)
-		}
+	cpus, err := cpulist.Parse(list)
+	if err == nil && len(cpus) == 0 {
+		err = fmt.Errorf("parse list %q: it names no CPU", list)
 	}
-	return cpus, nil
+	return cpus, err
 }
 
 // irqTimeAccounting reports whether this kernel leaves interrupts out of a

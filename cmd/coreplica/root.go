@@ -47,6 +47,7 @@ or 2 when the command line makes no sense.`,
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newMirrorcostCmd(),
+		newNumaCmd(),
 		newServeCmd(),
 		newDoctorCmd(),
 		newLabCmd(),

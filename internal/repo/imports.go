@@ -31,7 +31,7 @@ var confined = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, false, "the parts are libraries, and a library has no command line"},
 	{"github.com/prometheus/client_golang", []string{"cmd"}, false, "the parts are libraries, and a library has no metrics endpoint"},
 	{"github.com/google/pprof", []string{"mirrorcost/report", "mirrorcost/serve"}, false, "it has no stable version, so one place adapts to it"},
-	{"github.com/intel-go/cpuid", []string{"cmd/coreplica/internal/doctor"}, false, "it does not compile on every architecture"},
+	{"github.com/intel-go/cpuid", []string{"numa/identity"}, false, "it does not compile on every architecture"},
 	{"github.com/chromedp/chromedp", nil, true, "users of the module should not build a browser's client"},
 	{"github.com/chromedp/cdproto", nil, true, "users of the module should not build a browser's client"},
 	{"github.com/google/go-cmp", nil, true, "it panics on what it does not know, which only a test may"},

@@ -33,6 +33,10 @@ var lookups = map[Feature]func() string{
 	IOUring:   ioUring,
 	NUMA:      twoNodes,
 	TwoCPUs:   twoCPUs,
+	Cpuset:    func() string { return first(root(), cpuset()) },
+	Hotplug:   func() string { return first(root(), hotplug()) },
+	HugePages: func() string { return first(root(), file("/sys/kernel/mm/hugepages/hugepages-2048kB")) },
+	Numactl:   func() string { return command("numactl") },
 	Chromium:  func() string { return command("chromium", "chromium-browser", "google-chrome") },
 	Perf:      func() string { return command("perf") },
 	Bpftool:   func() string { return command("bpftool") },
@@ -181,6 +185,31 @@ func twoCPUs() string {
 		return fmt.Sprintf("this process may run on %d CPU", n)
 	}
 	return ""
+}
+
+// cpuset accepts version 1 with the controller mounted where everybody mounts
+// it, and version 2 with the controller.
+func cpuset() string {
+	if file("/sys/fs/cgroup/cpuset/cpuset.cpus") == "" {
+		return ""
+	}
+	controllers, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	if err != nil {
+		return err.Error()
+	}
+	if !strings.Contains(string(controllers), "cpuset") {
+		return "there is no cpuset controller"
+	}
+	return ""
+}
+
+// hotplug takes a CPU away from everybody on the machine, so it wants to be
+// asked for.
+func hotplug() string {
+	if !Expected(Hotplug) {
+		return fmt.Sprintf("switching a CPU off disturbs all of the machine: put %q into %s where it is yours", Hotplug, ExpectEnv)
+	}
+	return twoCPUs()
 }
 
 func ioUring() string {

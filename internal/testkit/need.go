@@ -33,6 +33,10 @@ const (
 	IOUring   Feature = "iouring"   // io_uring is not forbidden
 	NUMA      Feature = "numa"      // two memory nodes or more
 	TwoCPUs   Feature = "twocpus"   // this process may run on two CPUs
+	Cpuset    Feature = "cpuset"    // control groups with a cpuset can be made
+	Hotplug   Feature = "hotplug"   // CPUs may be switched off; only where it is expected
+	HugePages Feature = "hugepages" // 2 MiB pages can be reserved
+	Numactl   Feature = "numactl"   // the numactl command
 	Chromium  Feature = "chromium"  // a browser to look with
 	Perf      Feature = "perf"      // the perf command
 	Bpftool   Feature = "bpftool"   // the bpftool command

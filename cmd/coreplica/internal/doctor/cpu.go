@@ -5,22 +5,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/coreplica/coreplica/numa/identity"
 )
 
 // Identity is what one CPUID library says.
-type Identity struct {
-	// Library is its import path.
-	Library string
-	Brand   string
-	// Features has an entry for every feature that the library was asked
-	// about.
-	Features map[string]bool
-	// L3Bytes is the size of the last cache; 0 means that the library did
-	// not find it.
-	L3Bytes int
-	// Virtual is true where a hypervisor says that it is there.
-	Virtual bool
-}
+type Identity = identity.CPU
 
 // reasons say why a feature matters to the cost of a mirrored write.
 var reasons = map[string]string{

@@ -353,3 +353,12 @@ func TestThisMachine(t *testing.T) {
 		t.Error("this machine has no kernel release")
 	}
 }
+
+// Each feature that a library is asked about has a reason in the table.
+func TestEveryFeatureHasAReason(t *testing.T) {
+	for name := range Local().Identities[0].Features {
+		if reasons[name] == "" {
+			t.Errorf("no reason is given for %s", name)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/coreplica/coreplica/internal/attachcheck"
+	"github.com/coreplica/coreplica/numa/identity"
 )
 
 // Local returns this machine.
@@ -19,7 +20,7 @@ func Local() Machine {
 		LookPath:   lookPath,
 		CPUs:       runtime.NumCPU(),
 		Arch:       runtime.GOARCH,
-		Identities: identities(),
+		Identities: identity.Libraries(),
 	}
 }
 

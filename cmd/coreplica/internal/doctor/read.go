@@ -9,6 +9,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/coreplica/coreplica/internal/cpulist"
 )
 
 // maxConfigBytes bounds the kernel configuration. Distributions ship 300 KB;
@@ -134,22 +136,9 @@ func (e *examination) module(name string) bool {
 	return false
 }
 
-// countList counts the members of a list like "0-3,8".
+// countList counts the members of a list like "0-3,8". What is no list has
+// none.
 func countList(list string) int {
-	n := 0
-	for part := range strings.SplitSeq(list, ",") {
-		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
-		first, err := strconv.Atoi(low)
-		if err != nil {
-			continue
-		}
-		last := first
-		if isRange {
-			if last, err = strconv.Atoi(high); err != nil || last < first {
-				continue
-			}
-		}
-		n += last - first + 1
-	}
-	return n
+	numbers, _ := cpulist.Parse(list)
+	return len(numbers)
 }

@@ -10,27 +10,7 @@ import (
 // miss or warning what follows from it and what mends it.
 func (r Report) WriteTable(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	width := 0
-	for _, check := range r.Checks {
-		width = max(width, len(check.Name))
-	}
-	section := ""
-	for _, check := range r.Checks {
-		if check.Section != section {
-			if section != "" {
-				fmt.Fprintln(out)
-			}
-			section = check.Section
-			fmt.Fprintln(out, section)
-		}
-		fmt.Fprintf(out, "  %-4s  %-*s  %s\n", check.Status, width, check.Name, check.Detail)
-		if check.Consequence != "" {
-			fmt.Fprintf(out, "          so:  %s\n", check.Consequence)
-		}
-		if check.Fix != "" {
-			fmt.Fprintf(out, "          fix: %s\n", check.Fix)
-		}
-	}
+	writeChecks(out, r.Checks)
 	fmt.Fprintln(out)
 	for _, check := range r.Checks {
 		if check.Needed && check.Status == Miss {
@@ -46,4 +26,29 @@ func (r Report) WriteTable(w io.Writer) error {
 		return fmt.Errorf("write table: %w", err)
 	}
 	return nil
+}
+
+// writeChecks writes checks by section.
+func writeChecks(out io.Writer, checks []Check) {
+	width := 0
+	for _, check := range checks {
+		width = max(width, len(check.Name))
+	}
+	section := ""
+	for _, check := range checks {
+		if check.Section != section {
+			if section != "" {
+				fmt.Fprintln(out)
+			}
+			section = check.Section
+			fmt.Fprintln(out, section)
+		}
+		fmt.Fprintf(out, "  %-4s  %-*s  %s\n", check.Status, width, check.Name, check.Detail)
+		if check.Consequence != "" {
+			fmt.Fprintf(out, "          so:  %s\n", check.Consequence)
+		}
+		if check.Fix != "" {
+			fmt.Fprintf(out, "          fix: %s\n", check.Fix)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package doctor
+package identity
 
 import (
 	"strings"
@@ -6,7 +6,22 @@ import (
 	"github.com/klauspost/cpuid/v2"
 )
 
-// featureIDs are the features that doctor asks klauspost/cpuid about, by
+// CPU is what one CPUID library says of the processor.
+type CPU struct {
+	// Library is its import path.
+	Library string
+	Brand   string
+	// Features has an entry for every feature that the library was asked
+	// about.
+	Features map[string]bool
+	// L3Bytes is the size of the last cache; 0 means that the library did
+	// not find it.
+	L3Bytes int
+	// Virtual is true where a hypervisor says that it is there.
+	Virtual bool
+}
+
+// featureIDs are the features that klauspost/cpuid is asked about, by
 // architecture.
 var featureIDs = map[string]map[string]cpuid.FeatureID{
 	"amd64": {
@@ -17,8 +32,8 @@ var featureIDs = map[string]map[string]cpuid.FeatureID{
 }
 
 // klauspost asks the library that coreplica goes by.
-func klauspost(arch string) Identity {
-	identity := Identity{
+func klauspost(arch string) CPU {
+	c := CPU{
 		Library:  "klauspost/cpuid",
 		Brand:    brand(cpuid.CPU.BrandName),
 		Features: map[string]bool{},
@@ -26,9 +41,9 @@ func klauspost(arch string) Identity {
 		Virtual:  cpuid.CPU.VM(),
 	}
 	for name, id := range featureIDs[arch] {
-		identity.Features[name] = cpuid.CPU.Has(id)
+		c.Features[name] = cpuid.CPU.Has(id)
 	}
-	return identity
+	return c
 }
 
 // brand drops the padding that CPUs put into their 48 bytes.
