@@ -35,6 +35,12 @@ func program(t *testing.T) string {
 		t.Skip(testkit.SkipLine("short", "the race detector sees nothing of another process"))
 	}
 	testkit.Need(t, testkit.GoCommand, testkit.Root, testkit.BTF, testkit.BPF, testkit.Btrfs, testkit.Ext4, testkit.Loop)
+	return built(t)
+}
+
+// built is the command as a file.
+func built(t *testing.T) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "coreplica")
 	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

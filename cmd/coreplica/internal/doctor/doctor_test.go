@@ -311,7 +311,7 @@ func TestKindsAreThoseThatCanBeTried(t *testing.T) {
 	}
 }
 
-//coreplica:guest kernel=6.1,6.12,7 topology=2x2 modules="loop;btrfs" expect=root,btf,bpf,kprobes,fentry,numa run=TestThisMachine|TestOrdinaryKernel
+//coreplica:guest kernel=6.1,6.12 topology=2x2 modules="loop;btrfs" expect=root,btf,bpf,kprobes,fentry,numa run=TestThisMachine|TestOrdinaryKernel
 
 // A distribution's kernel has what the build machine's lacks, and the doctor says
 // so.
