@@ -54,6 +54,8 @@ func newLabLsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the nodes of the lab, its network's faults and counters",
+		Long: `List the nodes of the lab with their states, the faults that the network has, and
+for each link what became of its frames.`,
 		Example: `  coreplica lab ls
   coreplica lab ls -o json | jq '.links[] | select(.dropped > 0)'`,
 	}
@@ -206,6 +208,7 @@ func newLabStartCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "start NODE",
 		Short:   "Boot a node that is off, with the disk that it has",
+		Long:    `Boot a node whose power was cut, or that has ended. Its disk is as the loss of power left it; what it had in memory is gone.`,
 		Example: `  coreplica lab start node3`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

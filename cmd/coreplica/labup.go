@@ -209,9 +209,12 @@ func readNotes(r io.Reader, progress io.Writer) (*cluster.Status, error) {
 // newLabServeCmd is the lab's process. It is started by `lab up`.
 func newLabServeCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:    "serve",
-		Short:  "Run a lab; started by lab up",
-		Hidden: true,
+		Use:   "serve",
+		Short: "Run a lab; started by lab up",
+		Long: `Run a lab whose plan comes as JSON on standard input, and tell on descriptor 3 when
+it is up. "coreplica lab up" starts this; it is no use by itself.`,
+		Example: `  coreplica lab up -n 3`,
+		Hidden:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			const notesFD = 3
 			notes := os.NewFile(notesFD, "notes")
