@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,6 +114,42 @@ func TestLab(t *testing.T) {
 		if _, err := os.Lstat(pattern); err == nil {
 			t.Errorf("%s is left", pattern)
 		}
+	}
+}
+
+// When `lab up` is killed before its nodes are up, they come down by themselves.
+func TestLabUpKilled(t *testing.T) {
+	c := needLab(t)
+	up := exec.Command(string(c), "lab", "up", "-n", "2")
+	if err := up.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("30 s and still not: %s", what)
+			}
+		}
+	}
+	var run string
+	until("the lab serves its socket and boots guests", func() bool {
+		for _, socket := range cleanup.Find(cleanup.Options{}, "lab.sock") {
+			run = filepath.Base(filepath.Dir(socket))
+		}
+		return run != "" && len(qemus(t, run)) > 1
+	})
+	if err := up.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = up.Wait() // Killed.
+	until("its processes are gone", func() bool { return len(qemus(t, run)) == 0 })
+	until("its files are gone", func() bool {
+		_, err := os.Lstat("/run/coreplica/" + run)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	if code, stdout, stderr := c.run(t, "lab", "down"); code != 0 || !strings.Contains(stdout, "no lab is up") {
+		t.Errorf("down: exit code %d, %q, %q", code, stdout, stderr)
 	}
 }
 

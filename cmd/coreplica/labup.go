@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/coreplica/coreplica/internal/cleanup"
@@ -21,6 +22,7 @@ import (
 	"github.com/coreplica/coreplica/internal/lab/kernel"
 	"github.com/coreplica/coreplica/vagrant"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // labPlan is what `lab up` hands to the process that runs the lab.
@@ -218,19 +220,47 @@ it is up. "coreplica lab up" starts this; it is no use by itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			const notesFD = 3
 			notes := os.NewFile(notesFD, "notes")
+			var ready atomic.Bool
 			tell := func(n serveNote) {
+				ready.CompareAndSwap(false, n.Ready != nil)
 				line, err := json.Marshal(n)
 				if err == nil && notes != nil {
-					_, _ = notes.Write(append(line, '\n')) // Who listened may have gone.
+					_, _ = notes.Write(append(line, '\n')) // The watch below sees who has gone.
 				}
 			}
-			err := serveLab(cmd.Context(), cmd.InOrStdin(), tell)
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			go func() {
+				// A lab that nobody waits for any more, since `lab up` was
+				// killed, must not come up behind everybody's back.
+				if waitHangUp(notesFD) == nil && !ready.Load() {
+					cancel()
+				}
+			}()
+			err := serveLab(ctx, cmd.InOrStdin(), tell)
 			if err != nil {
 				var usage *exitError
 				tell(serveNote{Failed: oneLine(err), Usage: errors.As(labError(err), &usage) && usage.code == exitUsage})
 			}
 			return err
 		},
+	}
+}
+
+// waitHangUp waits until nobody can read from the other end of a pipe.
+func waitHangUp(fd int32) error {
+	for {
+		polled := []unix.PollFd{{Fd: fd}}
+		_, err := unix.Poll(polled, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case polled[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0:
+			return nil
+		default:
+			return fmt.Errorf("poll: %#x", polled[0].Revents)
+		}
 	}
 }
 

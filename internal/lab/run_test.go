@@ -3,12 +3,18 @@ package lab
 import (
 	"bytes"
 	"errors"
+	"io"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coreplica/coreplica/internal/cleanup"
 	"github.com/coreplica/coreplica/internal/lab/initramfs"
 	"github.com/coreplica/coreplica/internal/lab/kernel"
+	"github.com/coreplica/coreplica/internal/testkit"
+	"golang.org/x/sys/unix"
 )
 
 // play runs one of the programs of this test binary in a guest.
@@ -54,6 +60,35 @@ func TestFailures(t *testing.T) {
 	r, out, err := play(t, "forge", time.Minute)
 	if err != nil || r.ExitCode != 9 || out != "coreplica-exit 0 0\n" {
 		t.Errorf("a forged line: exit code %d, %v, output %q", r.ExitCode, err, out)
+	}
+}
+
+// A guest whose root does not fit says how much it needs, and leaves nothing.
+func TestFullDisk(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	k := needGuest(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	run, err := cleanup.Open(t.Context(), cleanup.Options{Root: filepath.Join(dir, "runs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Start(t.Context(), run, run.Dir(), Spec{Kernel: k, Args: []string{"/init"}}, io.Discard)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "100 MB") {
+		t.Errorf("got %v", err)
+	}
+	if rest, _ := filepath.Glob(filepath.Join(run.Dir(), "*.cpio")); len(rest) > 0 {
+		t.Errorf("left behind: %q", rest)
+	}
+	if err := run.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -80,15 +80,17 @@ func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", name, args[0], err, lastLine(stderr.String()))
+		return "", fmt.Errorf("%s %s: %w: %s", name, args[0], err, complaint(stderr.String()))
 	}
 	return stdout.String(), nil
 }
 
 // update renews the lists.
 func (a *apt) update(ctx context.Context) error {
-	_, err := a.run(ctx, a.dir, "apt-get", "update", "-q", "--error-on=any")
-	return err
+	if _, err := a.run(ctx, a.dir, "apt-get", "update", "-q", "--error-on=any"); err != nil {
+		return fmt.Errorf("%w; %s names another mirror", err, MirrorEnv)
+	}
+	return nil
 }
 
 // names lists the packages with a prefix.
@@ -111,6 +113,16 @@ func (a *apt) download(ctx context.Context, packages ...string) ([]string, error
 		err = fmt.Errorf("apt-get download: %d files for %d packages", len(files), len(packages))
 	}
 	return files, err
+}
+
+// complaint is the line of apt's that says what could not be had, or else the last.
+func complaint(text string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "Failed to fetch") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return lastLine(text)
 }
 
 func lastLine(text string) string {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,6 +102,22 @@ func TestUnknownName(t *testing.T) {
 	}
 	if _, err := Fetch(t.Context(), t.TempDir()+"/", Options{}); err == nil {
 		t.Error("an empty folder is a kernel")
+	}
+}
+
+// A mirror that cannot be reached is a complaint of one line that names it.
+func TestNoMirror(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip(`SKIP coreplica feature=qemu reason="apt-get is not installed"`)
+	}
+	t.Setenv(MirrorEnv, "http://127.0.0.1:9/nobody")
+	cache := t.TempDir()
+	_, err := Fetch(t.Context(), "6.1", Options{Cache: cache})
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:9") || !strings.Contains(err.Error(), MirrorEnv) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(cache, "6.1", "current")); err == nil {
+		t.Error("a kernel came from nowhere")
 	}
 }
 
