@@ -56,6 +56,9 @@ func TestMain(m *testing.M) {
 // needGuest returns the oldest kernel, and skips where no guest can run.
 func needGuest(t *testing.T) *kernel.Kernel {
 	t.Helper()
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "a guest takes seconds, and the race detector sees nothing of it"))
+	}
 	testkit.Need(t, testkit.QEMU)
 	k, err := kernel.Fetch(t.Context(), "6.1", kernel.Options{})
 	if err != nil {

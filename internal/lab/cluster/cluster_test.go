@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 // serve runs a lab for a test and returns a client of it.
 func serve(t *testing.T, nodes int) (*Client, context.Context) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "a guest takes seconds, and the race detector sees nothing of it"))
+	}
 	testkit.Need(t, testkit.QEMU, testkit.Busybox)
 	k, err := kernel.Fetch(t.Context(), "6.1", kernel.Options{})
 	if err != nil {
