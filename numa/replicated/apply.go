@@ -32,10 +32,10 @@ func (x *Replicated[S, Op, Res]) applyTo(by actor, r *replica[S, Op, Res], upto 
 	x.at(stepShut, r.node)
 	pos, ok := x.applyRange(by, r, pos, upto)
 	if !ok {
-		// The structure may be half changed, and its readers stay shut out.
-		// Who detached it may not have said so yet.
+		// The structure may be half changed, so its readers stay shut out. Who
+		// detached it may not have marked it yet.
 		if !x.poisoned.Load() {
-			r.retire()
+			x.lose(r)
 		}
 		return false
 	}
@@ -84,7 +84,6 @@ func (x *Replicated[S, Op, Res]) applyBatch(by actor, r *replica[S, Op, Res], po
 		x.lastBatch(by)
 		if b = x.log.at(pos); b == nil {
 			// The ring went past a replica that is not attached any more.
-			r.retire()
 			return pos, false
 		}
 	}
@@ -149,7 +148,7 @@ func (x *Replicated[S, Op, Res]) leaveReaders(r *replica[S, Op, Res]) bool {
 // other replicas. It fails if the replica is lost.
 func (x *Replicated[S, Op, Res]) execute(by actor, r *replica[S, Op, Res], req *request[S, Op, Res], pos uint64) bool {
 	var w waiter
-	var seen progress
+	var s stalls[S, Op, Res]
 	for {
 		state := req.state.Load()
 		st := statusOf(state)
@@ -183,6 +182,7 @@ func (x *Replicated[S, Op, Res]) execute(by actor, r *replica[S, Op, Res], req *
 				claim = stateOf(suspect, r.id, pos)
 			}
 			if req.state.CompareAndSwap(state, claim) && st != secondOpinion {
+				r.strides.Add(1)
 				return x.try(r, req, claim)
 			}
 			continue
@@ -191,7 +191,7 @@ func (x *Replicated[S, Op, Res]) execute(by actor, r *replica[S, Op, Res], req *
 			if x.lost(r) {
 				return false
 			}
-			x.suspectStall(canary, &w, &seen, 1)
+			x.watch(&s, canary, 1)
 		}
 	}
 }

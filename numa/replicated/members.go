@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -109,67 +110,94 @@ func (x *Replicated[S, Op, Res]) replace(old, next *replica[S, Op, Res]) bool {
 	}
 }
 
-// headroom is the part of the ring that is kept free for the next batches: once
-// less is left, whoever appends looks where the replicas are, and helps.
-const headroom = 2 // one half
+// headroom says how much of the ring may be in use before those who append look
+// where the replicas are, and help those that lag: one half.
+const headroom = 2
 
-// room makes sure that the ring can hold the log up to a position: every attached
-// replica has applied what the entries to be reused hold. It helps replicas that
-// lag, and detaches one whose lock is held without progress. The caller holds r's
-// lock. It fails if r is lost.
+// room reports whether the ring can hold the log up to a position: every attached
+// replica has applied what the entries to be reused hold. The caller holds r's
+// lock, and r does its own part at once.
 func (x *Replicated[S, Op, Res]) room(by actor, r *replica[S, Op, Res], need uint64) bool {
 	size := uint64(len(x.log.ring))
 	if need <= x.log.head.Load()+size/headroom || !x.guarded(guardRoom) {
 		return true
 	}
-	var w waiter
-	stalls := map[*replica[S, Op, Res]]*stall{}
-	for {
-		if x.lost(r) {
-			return false
-		}
-		head := x.advanceHead(by)
-		if need > head+size/headroom {
-			x.help(by, r, need-size/headroom)
-			head = x.advanceHead(by)
-		}
-		if need <= head+size {
-			return true
-		}
-		if !w.pause() {
-			continue
-		}
-		for _, q := range x.members.Load().attached {
-			if q == r || q.applied.Load()+size >= need {
-				continue
-			}
-			if stalls[q] == nil {
-				stalls[q] = &stall{w: w, seen: q.progress()}
-			}
-			x.suspectStall(q, &stalls[q].w, &stalls[q].seen, 1)
-			r.strides.Add(1)
+	if r.applied.Load()+size < need {
+		x.applyTo(by, r, x.lastBatch(by).span.end())
+	}
+	return need <= x.advanceHead(by)+size
+}
+
+// help applies the log for other replicas that lag by more than half of the ring
+// and whose lock is free: nobody works on them, perhaps because their node's
+// threads sleep. The caller holds no lock.
+func (x *Replicated[S, Op, Res]) help(by actor, r *replica[S, Op, Res]) {
+	half := uint64(len(x.log.ring)) / headroom
+	end := x.log.tail.Load().span.end()
+	if end <= x.log.head.Load()+half || end <= x.advanceHead(by)+half {
+		return
+	}
+	for _, q := range x.members.Load().attached {
+		if q != r && q.applied.Load()+half < end && q.tryLock() {
+			x.count.helped.Add(1)
+			x.applyTo(by, q, end)
+			q.unlock()
 		}
 	}
 }
 
-// stall is how long one of several replicas has made no progress.
+// How many times [Options.DetachAfter] others are given.
+const (
+	// ownersPatience is for those who wait for a lock: its holder may itself
+	// wait for others.
+	ownersPatience = 2
+	// clonersPatience is for a replica that is being cloned, since nobody
+	// knows how large it is.
+	clonersPatience = 100
+)
+
+// stall is how long a replica has made no progress.
 type stall struct {
-	w    waiter
-	seen progress
+	since time.Time
+	seen  progress
 }
 
-// help applies the log for replicas that have not reached a position and whose
-// lock is free: nobody works on them, perhaps because their node's threads sleep.
-func (x *Replicated[S, Op, Res]) help(by actor, r *replica[S, Op, Res], upto uint64) {
+// stalls are those of the replicas that a thread waits for.
+type stalls[S Sequential[Op, Res], Op, Res any] struct {
+	by map[*replica[S, Op, Res]]*stall
+}
+
+// watch detaches a replica whose lock has been held for long, by a thread that
+// makes no progress.
+func (x *Replicated[S, Op, Res]) watch(s *stalls[S, Op, Res], r *replica[S, Op, Res], patience time.Duration) {
+	now := r.progress()
+	one := s.by[r]
+	if one == nil || one.seen != now || now.gate&lockBit == 0 {
+		if s.by == nil {
+			s.by = map[*replica[S, Op, Res]]*stall{}
+		}
+		s.by[r] = &stall{time.Now(), now}
+		return
+	}
+	if r.borrowed.Load() {
+		patience = clonersPatience
+	}
+	if time.Since(one.since) > patience*x.detachAfter {
+		x.detach(r)
+	}
+}
+
+// suspect is what a writer does between naps: it watches its own replica, and if
+// the log is full those that keep it so.
+func (x *Replicated[S, Op, Res]) suspect(r *replica[S, Op, Res], s *stalls[S, Op, Res]) {
+	x.watch(s, r, ownersPatience)
+	if !r.full.Load() {
+		return
+	}
+	end := x.log.tail.Load().span.end()
 	for _, q := range x.members.Load().attached {
-		switch {
-		case q.applied.Load() >= upto:
-		case q == r:
-			x.applyTo(by, r, min(upto, x.lastBatch(by).span.end()))
-		case q.tryLock():
-			x.count.helped.Add(1)
-			x.applyTo(by, q, x.lastBatch(by).span.end())
-			q.unlock()
+		if q != r && q.applied.Load()+uint64(len(x.log.ring))/headroom < end {
+			x.watch(s, q, 1)
 		}
 	}
 }
@@ -288,7 +316,7 @@ func (x *Replicated[S, Op, Res]) attach(ctx context.Context, node int) error {
 // stands still. It is not done if the donor was lost.
 func (x *Replicated[S, Op, Res]) attachFrom(ctx context.Context, donor *replica[S, Op, Res], node int) (done bool, err error) {
 	var w waiter
-	seen := donor.progress()
+	var s stalls[S, Op, Res]
 	for !donor.tryLock() {
 		switch {
 		case x.closed.Load():
@@ -302,7 +330,7 @@ func (x *Replicated[S, Op, Res]) attachFrom(ctx context.Context, donor *replica[
 			if ctx.Err() != nil {
 				return false, context.Cause(ctx)
 			}
-			x.suspectStall(donor, &w, &seen, ownersPatience)
+			x.watch(&s, donor, ownersPatience)
 		}
 	}
 	defer donor.unlock()
@@ -376,7 +404,7 @@ func (x *Replicated[S, Op, Res]) remove(ctx context.Context, node int) error {
 		return nil // It was lost, and will not be rebuilt any more.
 	}
 	var w waiter
-	seen := r.progress()
+	var s stalls[S, Op, Res]
 	for !r.tryLock() {
 		if r.retired() {
 			return nil
@@ -385,7 +413,7 @@ func (x *Replicated[S, Op, Res]) remove(ctx context.Context, node int) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			x.suspectStall(r, &w, &seen, ownersPatience)
+			x.watch(&s, r, ownersPatience)
 		}
 	}
 	defer r.unlock()

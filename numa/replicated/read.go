@@ -84,13 +84,13 @@ func (x *Replicated[S, Op, Res]) waitAtGate(r *replica[S, Op, Res], w *waiter) e
 	if x.poisoned.Load() {
 		return ErrPoisoned
 	}
-	seen := r.progress()
+	var s stalls[S, Op, Res]
 	for r.gate.Load()&(writeBit|retiredBit) == writeBit {
 		if w.pause() {
 			if x.poisoned.Load() {
 				return ErrPoisoned
 			}
-			x.suspectStall(r, w, &seen, ownersPatience)
+			x.watch(&s, r, ownersPatience)
 		}
 	}
 	return nil
@@ -99,7 +99,7 @@ func (x *Replicated[S, Op, Res]) waitAtGate(r *replica[S, Op, Res], w *waiter) e
 // catchUp brings a replica up to a position, or lets the holder of its lock do
 // so. It returns after some progress; the caller looks again.
 func (x *Replicated[S, Op, Res]) catchUp(by actor, r *replica[S, Op, Res], need uint64, w *waiter) error {
-	seen := r.progress()
+	var s stalls[S, Op, Res]
 	for r.applied.Load() < need && !r.retired() {
 		if x.poisoned.Load() {
 			return ErrPoisoned
@@ -112,7 +112,7 @@ func (x *Replicated[S, Op, Res]) catchUp(by actor, r *replica[S, Op, Res], need 
 			return nil
 		}
 		if w.pause() {
-			x.suspectStall(r, w, &seen, ownersPatience)
+			x.watch(&s, r, ownersPatience)
 		}
 	}
 	return nil
@@ -170,3 +170,28 @@ func (h *Handle[S, Op, Res]) WriteBatch(ctx context.Context, ops []Op) ([]Res, e
 	h.seen = max(h.seen, end)
 	return res, err
 }
+
+// peek begins a read that stores nothing, of a structure made of atomic words. The
+// read counts if stands reports afterwards that the replica was not changed. If
+// the replica is behind or being changed, peek fails, and [Replicated.read] is the
+// way.
+func (x *Replicated[S, Op, Res]) peek(node int) (r *replica[S, Op, Res], gate uint64, ok bool) {
+	r = x.members.Load().home[node]
+	need := x.log.completed.Load()
+	if x.probe != nil {
+		x.touch(node, unsafe.Pointer(&x.log.completed), false)
+		x.at(stepSawTail, r.node)
+	}
+	if r.applied.Load() < need {
+		return r, 0, false
+	}
+	gate = r.gate.Load() &^ lockBit
+	return r, gate, gate&(writeBit|retiredBit) == 0
+}
+
+// stands reports whether what was read since peek belongs to one moment.
+func (r *replica[S, Op, Res]) stands(gate uint64) bool { return r.gate.Load()&^lockBit == gate }
+
+// peeks is how often a read that stores nothing is tried while writers come in
+// between. Then it takes a slot, for which they wait.
+const peeks = 4

@@ -48,7 +48,12 @@ type replica[S Sequential[Op, Res], Op, Res any] struct {
 	// strides counts slow steps that made progress, for those who wait.
 	strides atomic.Uint64
 	batches batchCounters
-	_       pad
+	// carried are the requests that the lock's holder has collected and not yet
+	// put into the log. It is guarded by the lock.
+	carried chain[S, Op, Res]
+	// full is set while the log has no room for them.
+	full atomic.Bool
+	_    pad
 
 	readers []readerSlot
 	writers []writeSlot[S, Op, Res]

@@ -48,10 +48,3 @@ func (w *waiter) waited() time.Duration {
 	}
 	return time.Since(w.since)
 }
-
-// again starts anew after progress, without spinning.
-func (w *waiter) again() {
-	if !w.since.IsZero() {
-		w.since = time.Now()
-	}
-}

@@ -3,7 +3,6 @@ package replicated
 import (
 	"context"
 	"fmt"
-	"time"
 	"unsafe"
 )
 
@@ -138,14 +137,17 @@ func (x *Replicated[S, Op, Res]) submit(ctx context.Context, by actor, req *requ
 
 // submitTo is one attempt, through one replica. It is not done if the replica
 // retired.
+//
+// A thread never holds the locks of two replicas: it helps others when it has
+// given back its own. So a thread that stalls costs one replica at most.
 func (x *Replicated[S, Op, Res]) submitTo(ctx context.Context, by actor, r *replica[S, Op, Res], req, try *request[S, Op, Res]) (done bool, end uint64, err error) {
-	published := false
+	taken := false // The request is in a slot, in the log, or carried by the replica.
 	if r.tryLock() {
 		x.at(stepLocked, r.node)
-		published = x.combine(by, r, try)
+		taken = x.combine(by, r, try)
 	}
 	var w waiter
-	seen := r.progress()
+	var s stalls[S, Op, Res]
 	for {
 		if state := req.state.Load(); statusOf(state).decided() {
 			end, err := x.answer(by, req, state)
@@ -158,54 +160,31 @@ func (x *Replicated[S, Op, Res]) submitTo(ctx context.Context, by actor, r *repl
 		if r.retired() {
 			return false, 0, nil
 		}
-		if !published {
-			if published = r.publish(by.slot, try); published {
+		if !taken {
+			if taken = r.publish(by.slot, try); taken {
 				x.at(stepPublished, r.node)
 			}
 		}
+		x.help(by, r)
 		if r.tryLock() {
 			x.at(stepLocked, r.node)
-			if published {
+			if taken {
 				x.combine(by, r, nil)
 			} else {
-				published = x.combine(by, r, try)
+				taken = x.combine(by, r, try)
 			}
-			continue
+			if !r.full.Load() {
+				continue
+			}
 		}
 		if !w.pause() {
 			continue
 		}
-		if err := x.waitSlowly(ctx, r, &w, &seen); err != nil {
-			end, err := x.giveUp(by, req, err)
+		if ctx.Err() != nil {
+			end, err := x.giveUp(by, req, context.Cause(ctx))
 			return true, end, err
 		}
-	}
-}
-
-// waitSlowly is what a writer does between naps: it looks at its context and at
-// whether the replica's lock is held by a thread that makes no progress.
-func (x *Replicated[S, Op, Res]) waitSlowly(ctx context.Context, r *replica[S, Op, Res], w *waiter, seen *progress) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	x.suspectStall(r, w, seen, ownersPatience)
-	return nil
-}
-
-// ownersPatience is how many times [Options.DetachAfter] those wait who wait for
-// a lock: its holder may itself wait that long for others.
-const ownersPatience = 2
-
-// suspectStall detaches a replica whose lock's holder made no progress for long.
-func (x *Replicated[S, Op, Res]) suspectStall(r *replica[S, Op, Res], w *waiter, seen *progress, patience int) {
-	if now := r.progress(); now != *seen || r.borrowed.Load() {
-		*seen = now
-		w.again()
-		return
-	}
-	if w.waited() > x.detachAfter*time.Duration(patience) {
-		x.detach(r)
-		w.again()
+		x.suspect(r, &s)
 	}
 }
 
@@ -255,31 +234,51 @@ func (x *Replicated[S, Op, Res]) giveUp(by actor, req *request[S, Op, Res], caus
 // combine is the work of a replica's lock holder: it links the requests of the
 // write slots, and its own, to a batch, reserves their place in the log by one
 // compare-and-swap, and applies the log up to their end. It gives the lock back.
-// It reports whether own is in the log.
-func (x *Replicated[S, Op, Res]) combine(by actor, r *replica[S, Op, Res], own *request[S, Op, Res]) (logged bool) {
-	head, size := x.collect(r, own)
-	if head != nil {
+// It reports whether own was taken: it is in the log, or will be in the next
+// batch.
+func (x *Replicated[S, Op, Res]) combine(by actor, r *replica[S, Op, Res], own *request[S, Op, Res]) (taken bool) {
+	taken = x.collect(r, own)
+	end := uint64(0)
+	if size := r.carried.size; size > 0 {
 		x.at(stepCollected, r.node)
-		end, ok := x.reserve(by, r, head, size)
-		if !ok {
-			r.unlock()
-			return false // The replica is lost, and what it collected is resubmitted.
+		reserved := false
+		if end, reserved = x.reserve(by, r); reserved {
+			r.batches.add(size)
 		}
-		r.batches.add(size)
-		x.applyTo(by, r, end)
 	} else {
-		x.applyTo(by, r, x.lastBatch(by).span.end())
+		end = x.lastBatch(by).span.end()
 	}
+	x.applyTo(by, r, end)
 	r.unlock()
 	x.at(stepUnlocked, r.node)
-	return own != nil
+	return taken
 }
 
-// collect takes requests from the write slots as long as they fit in a batch.
-func (x *Replicated[S, Op, Res]) collect(r *replica[S, Op, Res], own *request[S, Op, Res]) (head *request[S, Op, Res], size uint64) {
-	last := own
-	if head = own; own != nil {
-		size = own.count()
+// chain is a batch in the making.
+type chain[S Sequential[Op, Res], Op, Res any] struct {
+	head, last *request[S, Op, Res]
+	size       uint64
+}
+
+func (c *chain[S, Op, Res]) add(req *request[S, Op, Res], n uint64) {
+	if c.head == nil {
+		c.head = req
+	} else {
+		c.last.next = req
+	}
+	c.last = req
+	c.size += n
+}
+
+// collect adds requests to those that the replica carries, as long as they fit
+// in a batch. It reports whether own is among them.
+func (x *Replicated[S, Op, Res]) collect(r *replica[S, Op, Res], own *request[S, Op, Res]) (taken bool) {
+	limit := uint64(x.batchLimit())
+	if own != nil {
+		if n := own.count(); r.carried.size+n <= limit {
+			r.carried.add(own, n)
+			taken = true
+		}
 	}
 	for i := range r.writers {
 		slot := &r.writers[i].request
@@ -288,38 +287,39 @@ func (x *Replicated[S, Op, Res]) collect(r *replica[S, Op, Res], own *request[S,
 			continue
 		}
 		n := req.count()
-		if size+n > uint64(x.batchLimit()) {
+		if r.carried.size+n > limit {
 			continue
 		}
 		slot.Store(nil)
-		if statusOf(req.original().state.Load()) != undecided {
-			continue // Withdrawn, or done through another replica.
+		// What was withdrawn, or done through another replica, stays out.
+		if statusOf(req.original().state.Load()) == undecided {
+			r.carried.add(req, n)
 		}
-		size += n
-		if head == nil {
-			head = req
-		} else {
-			last.next = req
-		}
-		last = req
 	}
-	return head, size
+	return taken
 }
 
-// reserve appends a batch to the log: the compare-and-swap on the tail publishes
-// all of it, since the tail names the batch and not only its end. It fails if the
-// replica is lost.
-func (x *Replicated[S, Op, Res]) reserve(by actor, r *replica[S, Op, Res], head *request[S, Op, Res], size uint64) (end uint64, ok bool) {
+// reserve appends what the replica carries to the log: the compare-and-swap on the
+// tail publishes all of it, since the tail names the batch and not only its end.
+// It returns the position up to which to apply. If the ring is full, the replica
+// goes on carrying the batch.
+func (x *Replicated[S, Op, Res]) reserve(by actor, r *replica[S, Op, Res]) (end uint64, reserved bool) {
+	head, size := r.carried.head, r.carried.size
 	for {
 		t := x.lastBatch(by)
 		base := t.span.end()
 		if !x.room(by, r, base+size) {
-			return 0, false
+			r.full.Store(true)
+			return base, false
 		}
 		head.span = spanOf(base, size)
 		x.touch(by.node, unsafe.Pointer(head), true)
 		if x.log.tail.CompareAndSwap(t, head) {
 			x.touch(by.node, unsafe.Pointer(&x.log.tail), true)
+			r.carried = chain[S, Op, Res]{}
+			if r.full.Load() {
+				r.full.Store(false)
+			}
 			x.at(stepReserved, r.node)
 			x.fill(by, head)
 			x.at(stepFilled, r.node)
