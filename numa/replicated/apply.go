@@ -18,8 +18,9 @@ const strideOps = 64
 //
 // The order at the end carries the proof: the completed tail advances before
 // readers enter. Otherwise a reader could see an operation here, and one that
-// begins later on another node could miss it.
-func (x *Replicated[S, Op, Res]) applyTo(by actor, r *replica[S, Op, Res], upto uint64) bool {
+// begins later on another node could miss it. What is known to be completed needs
+// no look at that line, which a replica that only follows would fetch for nothing.
+func (x *Replicated[S, Op, Res]) applyTo(by actor, r *replica[S, Op, Res], upto, known uint64) bool {
 	pos := r.applied.Load()
 	x.touch(by.node, unsafe.Pointer(&r.applied), false)
 	if x.lost(r) {
@@ -42,11 +43,14 @@ func (x *Replicated[S, Op, Res]) applyTo(by actor, r *replica[S, Op, Res], upto 
 	r.applied.Store(pos)
 	x.touch(by.node, unsafe.Pointer(&r.applied), true)
 	x.at(stepCaughtUp, r.node)
-	if x.guarded(guardCompletedTail) {
+	switch {
+	case pos <= known:
+		r.open()
+	case x.guarded(guardCompletedTail):
 		x.complete(by, pos)
 		x.at(stepCompleted, r.node)
 		r.open()
-	} else {
+	default:
 		r.open()
 		x.at(stepOpened, r.node)
 		x.complete(by, pos)
@@ -89,7 +93,7 @@ func (x *Replicated[S, Op, Res]) applyBatch(by actor, r *replica[S, Op, Res], po
 	}
 	x.touch(by.node, unsafe.Pointer(&x.log.ring[pos&x.log.mask]), false)
 	for req := b; req != nil; req = req.next {
-		x.touch(by.node, unsafe.Pointer(req), false)
+		x.touchRequest(by, req.original(), false)
 		if !x.execute(by, r, req.original(), pos) {
 			return pos, false
 		}

@@ -27,8 +27,11 @@ func newDirectory() *directory { return &directory{holders: map[uintptr]uint64{}
 // touch records an access by a thread of a node. Memory that nobody has touched
 // comes from nowhere: the first access moves nothing.
 func (d *directory) touch(node int, at unsafe.Pointer, write bool) {
+	d.touchLine(node, uintptr(at)/lineBytes, write)
+}
+
+func (d *directory) touchLine(node int, l uintptr, write bool) {
 	bit := uint64(1) << (node % 64)
-	l := uintptr(at) / lineBytes
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	holders := d.holders[l]

@@ -99,7 +99,9 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			t.Run(fmt.Sprintf("%d replicas, %d workers", nodes, workers), func(t *testing.T) {
 				for seed := range uint64(rounds(t, 8)) {
 					x := newRep(t, nodes, Options{LogSize: 16})
-					x.probe = shaker(seed, 100*time.Microsecond)
+					if seed%4 != 0 { // Those without a probe take the straight way.
+						x.probe = shaker(seed, 100*time.Microsecond)
+					}
 					shaken(t, x, seed, workers, 400/workers, nil).check(t)
 				}
 			})
@@ -125,7 +127,9 @@ func TestHistoriesWhileReplicasComeAndGo(t *testing.T) {
 		t.Run(fmt.Sprintf("%d replicas", nodes), func(t *testing.T) {
 			for seed := range uint64(rounds(t, 6)) {
 				x := newRep(t, nodes, Options{LogSize: 16, DetachAfter: time.Millisecond})
-				x.probe = shaker(seed, 8*time.Millisecond)
+				if seed%3 != 0 {
+					x.probe = shaker(seed, 8*time.Millisecond)
+				}
 				rng := rand.New(rand.NewPCG(seed, 99))
 				shaken(t, x, seed, 6, 60, func(stop <-chan struct{}) {
 					for {

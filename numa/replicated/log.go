@@ -50,9 +50,40 @@ type request[S Sequential[Op, Res], Op, Res any] struct {
 	// outcome is the verdict's text where res cannot be used: a second replica
 	// decided, or the operation panicked.
 	outcome atomic.Pointer[outcome[Res]]
-	// The fill makes the request of a small operation fall into the allocator's
-	// class of 128 bytes, whose objects begin at a cache line.
-	_ [32]byte
+}
+
+// fillFor returns how many bytes behind a request, in steps of 16, make it fall
+// into one of the allocator's classes of 64 and 128 bytes, whose objects begin at a
+// cache line. Larger requests get none.
+func fillFor(size uintptr) int {
+	for fill := uintptr(0); fill <= 48; fill += 16 {
+		if total := size + fill; total > 48 && total <= 64 || total > 112 && total <= 128 {
+			return int(fill)
+		}
+	}
+	return 0
+}
+
+// newRequest returns a request that begins at a cache line if it is small.
+func newRequest[S Sequential[Op, Res], Op, Res any](fill int) *request[S, Op, Res] {
+	switch fill {
+	case 16:
+		return &new(struct {
+			request[S, Op, Res]
+			_ [16]byte
+		}).request
+	case 32:
+		return &new(struct {
+			request[S, Op, Res]
+			_ [32]byte
+		}).request
+	case 48:
+		return &new(struct {
+			request[S, Op, Res]
+			_ [48]byte
+		}).request
+	}
+	return new(request[S, Op, Res])
 }
 
 // extra holds what few requests need.

@@ -123,7 +123,7 @@ func (x *Replicated[S, Op, Res]) room(by actor, r *replica[S, Op, Res], need uin
 		return true
 	}
 	if r.applied.Load()+size < need {
-		x.applyTo(by, r, x.lastBatch(by).span.end())
+		x.applyTo(by, r, x.lastBatch(by).span.end(), 0)
 	}
 	return need <= x.advanceHead(by)+size
 }
@@ -140,7 +140,7 @@ func (x *Replicated[S, Op, Res]) help(by actor, r *replica[S, Op, Res]) {
 	for _, q := range x.members.Load().attached {
 		if q != r && q.applied.Load()+half < end && q.tryLock() {
 			x.count.helped.Add(1)
-			x.applyTo(by, q, end)
+			x.applyTo(by, q, end, 0)
 			q.unlock()
 		}
 	}

@@ -14,7 +14,8 @@ import (
 // and should be short: a reader that stays for longer than
 // [Options.DetachAfter] costs its node the replica. Read allocates nothing.
 func (x *Replicated[S, Op, Res]) Read(fn func(S)) error {
-	_, err := x.read(x.here(), 0, 0, fn)
+	by := x.here()
+	_, err := x.readAt(x.members.Load().home[by.node], by, fn)
 	return err
 }
 
@@ -29,6 +30,22 @@ func (x *Replicated[S, Op, Res]) View(fn func(S)) error { return x.Read(fn) }
 func (x *Replicated[S, Op, Res]) ReadStale(maxLag uint64, fn func(S)) error {
 	_, err := x.read(x.here(), maxLag, 0, fn)
 	return err
+}
+
+// readAt is the straight way through read, on a replica that was the actor's home
+// after the call began. It must do what read does.
+func (x *Replicated[S, Op, Res]) readAt(r *replica[S, Op, Res], by actor, fn func(S)) (seen uint64, err error) {
+	need := x.log.completed.Load()
+	if seen = r.applied.Load(); seen >= need && x.probe == nil {
+		slot := &r.readers[int(by.slot)&(len(r.readers)-1)]
+		slot.readers.Add(1)
+		if r.gate.Load()&(writeBit|retiredBit) == 0 {
+			inside(slot, r.data, fn)
+			return seen, nil
+		}
+		slot.readers.Add(-1)
+	}
+	return x.read(by, 0, 0, fn)
 }
 
 // read runs fn on the home replica of the actor's node once it has applied the
@@ -106,7 +123,7 @@ func (x *Replicated[S, Op, Res]) catchUp(by actor, r *replica[S, Op, Res], need 
 		}
 		if r.tryLock() {
 			x.at(stepLocked, r.node)
-			x.applyTo(by, r, need)
+			x.applyTo(by, r, need, need) // Readers ask for what is completed.
 			r.unlock()
 			x.at(stepUnlocked, r.node)
 			return nil
@@ -126,6 +143,9 @@ type Handle[S Sequential[Op, Res], Op, Res any] struct {
 	x    *Replicated[S, Op, Res]
 	by   actor
 	seen uint64
+	// home is the node's replica as long as the membership is this one.
+	members *membership[S, Op, Res]
+	home    *replica[S, Op, Res]
 }
 
 // Handle returns a handle on the calling thread's node.
@@ -141,8 +161,13 @@ func (x *Replicated[S, Op, Res]) HandleOn(node int) *Handle[S, Op, Res] {
 
 // Read is [Replicated.Read] through the handle.
 func (h *Handle[S, Op, Res]) Read(fn func(S)) error {
-	seen, err := h.x.read(h.by, 0, 0, fn)
-	h.seen = max(h.seen, seen)
+	if m := h.x.members.Load(); m != h.members {
+		h.members, h.home = m, m.home[h.by.node]
+	}
+	seen, err := h.x.readAt(h.home, h.by, fn)
+	if seen > h.seen {
+		h.seen = seen
+	}
 	return err
 }
 

@@ -134,6 +134,7 @@ type Replicated[S Sequential[Op, Res], Op, Res any] struct {
 	members atomic.Pointer[membership[S, Op, Res]]
 	topo    Topology
 	nodes   int
+	fill    int    // bytes behind each request, see fillFor
 	probe   *probe // nil but in tests and where transfers are counted
 
 	build       func() S
@@ -170,6 +171,7 @@ func New[S Sequential[Op, Res], Op, Res any](build func() S, opts Options) (*Rep
 		log:         newLog[S, Op, Res](opts.LogSize),
 		topo:        opts.Topology,
 		nodes:       opts.Topology.Nodes(),
+		fill:        fillFor(unsafe.Sizeof(request[S, Op, Res]{})),
 		build:       build,
 		detachAfter: opts.DetachAfter,
 		wanted:      make([]atomic.Bool, opts.Topology.Nodes()),
@@ -238,11 +240,22 @@ func (x *Replicated[S, Op, Res]) single(r *replica[S, Op, Res]) bool {
 	return m.quiet.Load() || m.settle()
 }
 
-// fill fills the entry of a batch that the tail names.
-func (x *Replicated[S, Op, Res]) fill(by actor, b *request[S, Op, Res]) {
+// fillEntry fills the entry of a batch that the tail names.
+func (x *Replicated[S, Op, Res]) fillEntry(by actor, b *request[S, Op, Res]) {
 	at, filled := x.log.fill(b)
 	if at != nil {
 		x.touch(by.node, at, filled)
+	}
+}
+
+// touchRequest records an access to the part of a request that replicas share.
+func (x *Replicated[S, Op, Res]) touchRequest(by actor, req *request[S, Op, Res], write bool) {
+	if x.directory == nil {
+		return
+	}
+	first, last := uintptr(unsafe.Pointer(req)), uintptr(unsafe.Pointer(&req.res))-1
+	for l := first / lineBytes; l <= last/lineBytes; l++ {
+		x.directory.touchLine(by.node, l, write)
 	}
 }
 
@@ -250,7 +263,7 @@ func (x *Replicated[S, Op, Res]) fill(by actor, b *request[S, Op, Res]) {
 func (x *Replicated[S, Op, Res]) lastBatch(by actor) *request[S, Op, Res] {
 	t := x.log.tail.Load()
 	x.touch(by.node, unsafe.Pointer(&x.log.tail), false)
-	x.touch(by.node, unsafe.Pointer(t), false)
-	x.fill(by, t)
+	x.touchRequest(by, t, false)
+	x.fillEntry(by, t)
 	return t
 }

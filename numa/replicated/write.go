@@ -37,7 +37,8 @@ func (x *Replicated[S, Op, Res]) writeOne(ctx context.Context, by actor, op Op) 
 		}
 		return res, 0, nil
 	}
-	req := &request[S, Op, Res]{op: op}
+	req := newRequest[S, Op, Res](x.fill)
+	req.op = op
 	end, err := x.submit(ctx, by, req)
 	if err != nil {
 		var none Res
@@ -248,7 +249,7 @@ func (x *Replicated[S, Op, Res]) combine(by actor, r *replica[S, Op, Res], own *
 	} else {
 		end = x.lastBatch(by).span.end()
 	}
-	x.applyTo(by, r, end)
+	x.applyTo(by, r, end, 0)
 	r.unlock()
 	x.at(stepUnlocked, r.node)
 	return taken
@@ -313,7 +314,9 @@ func (x *Replicated[S, Op, Res]) reserve(by actor, r *replica[S, Op, Res]) (end 
 			return base, false
 		}
 		head.span = spanOf(base, size)
-		x.touch(by.node, unsafe.Pointer(head), true)
+		for req := head; req != nil; req = req.next {
+			x.touchRequest(by, req, true)
+		}
 		if x.log.tail.CompareAndSwap(t, head) {
 			x.touch(by.node, unsafe.Pointer(&x.log.tail), true)
 			r.carried = chain[S, Op, Res]{}
@@ -321,7 +324,7 @@ func (x *Replicated[S, Op, Res]) reserve(by actor, r *replica[S, Op, Res]) (end 
 				r.full.Store(false)
 			}
 			x.at(stepReserved, r.node)
-			x.fill(by, head)
+			x.fillEntry(by, head)
 			x.at(stepFilled, r.node)
 			return base + size, true
 		}
