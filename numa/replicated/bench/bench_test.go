@@ -17,7 +17,7 @@ func TestImplementationsAgree(t *testing.T) {
 		var instances []Instance
 		var names []string
 		for _, im := range Implementations() {
-			if !im.Serves(s, Case{Workers: 1}) {
+			if !im.Serves(s) {
 				continue
 			}
 			inst, err := im.New(s, keys, 2)

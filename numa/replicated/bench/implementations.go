@@ -24,17 +24,15 @@ type Implementation struct {
 	// Only is the structure that it implements, or empty if it makes any store
 	// usable by several workers.
 	Only string
-	// Sequential says that only one worker may use it, or several that only
-	// read.
+	// Sequential says that it is not made for several workers. It runs with
+	// one, whatever the case says, to show what sharing costs.
 	Sequential bool
 	// New returns an instance with keys 0 to keys-1 for so many workers.
 	New func(s Structure, keys, workers int) (Instance, error)
 }
 
-// Serves reports whether the implementation can run a case.
-func (i Implementation) Serves(s Structure, c Case) bool {
-	return (i.Only == "" || i.Only == s.Name) && (!i.Sequential || c.Workers == 1 || c.WritePercent == 0)
-}
+// Serves reports whether the implementation is one of the structure.
+func (i Implementation) Serves(s Structure) bool { return i.Only == "" || i.Only == s.Name }
 
 // Implementations returns those that need no third party: the bare structure,
 // locks, sync.Map, and replicas on one node and on two simulated ones.

@@ -75,16 +75,23 @@ func (c Case) scripts(seed uint64) []script {
 	return all
 }
 
+// loaded is an instance and what its workers do.
+type loaded struct {
+	inst    Instance
+	scripts []script
+}
+
 var sink atomic.Uint64
 
 // block runs each worker's operations for about so long, and returns wall
 // nanoseconds by total operations.
-func block(inst Instance, scripts []script, length time.Duration) (nsPerOp float64) {
+func block(load loaded, length time.Duration) (nsPerOp float64) {
 	var wg sync.WaitGroup
 	var total atomic.Uint64
 	start := make(chan struct{})
 	var stop atomic.Bool
-	for w, s := range scripts {
+	inst := load.inst
+	for w, s := range load.scripts {
 		wg.Go(func() {
 			<-start
 			var n, sum uint64
@@ -126,7 +133,7 @@ type Result struct {
 	Low   float64 `json:"ratio_low"`
 	High  float64 `json:"ratio_high"`
 	// OverBare is NsPerOp by that of the bare structure with one worker and
-	// without any lock, or 0 if that was not measured.
+	// without any lock, or 0 if that was not among the contenders.
 	OverBare float64 `json:"over_bare,omitempty"`
 	// Blocks is how many ratios the interval rests on.
 	Blocks int `json:"blocks"`
@@ -153,10 +160,11 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 		p.Length = 30 * time.Millisecond
 	}
 	var serving []Implementation
-	var instances []Instance
+	var instances []loaded
+	scripts := c.scripts(p.Seed)
 	base := -1
 	for _, im := range all {
-		if !im.Serves(s, c) {
+		if !im.Serves(s) {
 			continue
 		}
 		inst, err := im.New(s, c.Keys, c.Workers)
@@ -169,12 +177,16 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 		if im.Name == p.Base {
 			base = len(serving)
 		}
-		serving, instances = append(serving, im), append(instances, inst)
+		load := loaded{inst, scripts}
+		if im.Sequential {
+			load.scripts = scripts[:1]
+		}
+		serving, instances = append(serving, im), append(instances, load)
 	}
 	if base < 0 {
 		return nil, fmt.Errorf("compare %s: there is no implementation %q to compare with", s.Name, p.Base)
 	}
-	times := run(instances, c.scripts(p.Seed), p)
+	times := run(instances, p)
 	var results []Result
 	for i, im := range serving {
 		ratios := make([]float64, p.Blocks)
@@ -182,6 +194,7 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 			ratios[b] = times[i][b] / times[base][b]
 		}
 		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: median(times[i]), Blocks: p.Blocks}
+		r.Case.Workers = len(instances[i].scripts)
 		r.Ratio = median(ratios)
 		r.Low, r.High = medianInterval(ratios)
 		results = append(results, r)
@@ -192,12 +205,12 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 
 // run runs blocks of all instances, in a new order each round, after one for
 // nothing that warms up.
-func run(instances []Instance, scripts []script, p Plan) [][]float64 {
+func run(instances []loaded, p Plan) [][]float64 {
 	rng := rand.New(rand.NewPCG(p.Seed, 1))
 	times := make([][]float64, len(instances))
 	for round := range p.Blocks + 1 {
 		for _, i := range rng.Perm(len(instances)) {
-			ns := block(instances[i], scripts, p.Length)
+			ns := block(instances[i], p.Length)
 			if round > 0 {
 				times[i] = append(times[i], ns)
 			}
