@@ -145,7 +145,7 @@ func TestHistoriesWhileReplicasComeAndGo(t *testing.T) {
 						} else {
 							err = x.AddReplica(context.Background(), node)
 						}
-						if err != nil && !errors.Is(err, ErrLastReplica) && !errors.Is(err, errPresent) {
+						if err != nil && !errors.Is(err, ErrLastReplica) && !errors.Is(err, ErrReplicaExists) {
 							t.Errorf("seed %d: %v", seed, err)
 						}
 						time.Sleep(time.Millisecond)

@@ -218,13 +218,8 @@ func (m *Map[K, V]) Load(key K) (value V, ok bool) {
 	word := wordOf(key)
 	x := m.core.wordShard(word)
 	node := x.nodeOn(m.node)
-	for range peeks {
-		r, gate, open := x.peek(node)
-		if !open {
-			break
-		}
-		w, ok := r.data.load(word)
-		if r.stands(gate) {
+	if r, gate, open := x.peek(node); open {
+		if w, ok := r.data.load(word); r.stands(gate) {
 			return valueOf[V](w), ok
 		}
 	}
@@ -232,8 +227,18 @@ func (m *Map[K, V]) Load(key K) (value V, ok bool) {
 	return valueOf[V](w), ok
 }
 
-// loadSlowly loads under a reader slot, which keeps writers out.
+// loadSlowly peeks a few times more, and then loads under a reader slot, which
+// keeps writers out.
 func loadSlowly(x *Replicated[*wordTable, wordOp, wordRes], by actor, key uint64) (value uint64, ok bool) {
+	for range peeks {
+		r, gate, open := x.peek(by.node)
+		if !open {
+			break
+		}
+		if value, ok = r.data.load(key); r.stands(gate) {
+			return value, ok
+		}
+	}
 	_, err := x.read(by, 0, 0, func(t *wordTable) { value, ok = t.load(key) })
 	mustHold(err)
 	return value, ok

@@ -119,7 +119,7 @@ func churn(t *rapid.T, m interface {
 	RemoveReplica(context.Context, int) error
 }, node int) {
 	err := m.AddReplica(context.Background(), node)
-	if errors.Is(err, errPresent) {
+	if errors.Is(err, ErrReplicaExists) {
 		err = m.RemoveReplica(context.Background(), node)
 	}
 	if err != nil && !errors.Is(err, ErrLastReplica) {

@@ -287,14 +287,11 @@ func (x *Replicated[S, Op, Res]) rebuildSoon(node int) {
 		switch {
 		case err == nil:
 			x.count.rebuilt.Add(1)
-		case !errors.Is(err, errPresent) && !errors.Is(err, ErrClosed):
+		case !errors.Is(err, ErrReplicaExists) && !errors.Is(err, ErrClosed):
 			x.count.rebuildFailures.Add(1)
 		}
 	}()
 }
-
-// errPresent means that a node has a replica already.
-var errPresent = errors.New("the node has a replica")
 
 // attach clones a replica for a node that has none.
 func (x *Replicated[S, Op, Res]) attach(ctx context.Context, node int) error {
@@ -303,7 +300,7 @@ func (x *Replicated[S, Op, Res]) attach(ctx context.Context, node int) error {
 	for {
 		m := x.members.Load()
 		if slices.ContainsFunc(m.attached, func(r *replica[S, Op, Res]) bool { return r.node == node }) {
-			return errPresent
+			return ErrReplicaExists
 		}
 		done, err := x.attachFrom(ctx, m.home[node], node)
 		if done || err != nil {

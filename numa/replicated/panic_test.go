@@ -68,7 +68,7 @@ func TestAPanicOnOneReplicaRebuildsIt(t *testing.T) {
 					t.Errorf("sick replica %d of %d: node %d reads %d", sick, nodes, node, got)
 				}
 			}
-			eventually(t, "the sick replica is rebuilt", func() bool { return x.Stats().Rebuilt == 1 && len(x.Replicas()) == nodes })
+			eventually(t, "the sick replica is rebuilt", func() bool { return x.Stats().Rebuilt >= 1 && len(x.Replicas()) == nodes })
 			if err := x.Verify(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -223,9 +223,9 @@ func (s slowKV) Clone() slowKV {
 // A donor is not taken for stalled while it is cloned, and a clone that fails
 // costs nothing but the replica that it would have been.
 func TestASlowOrFailedCloneHarmsNobody(t *testing.T) {
-	slowClone.Store(int64(30 * time.Millisecond))
+	slowClone.Store(int64(300 * time.Millisecond))
 	defer slowClone.Store(0)
-	x, err := New(func() slowKV { return slowKV{newKV()} }, Options{Topology: Simulated(3, 3), DetachAfter: time.Millisecond, LogSize: 16})
+	x, err := New(func() slowKV { return slowKV{newKV()} }, Options{Topology: Simulated(3, 3), DetachAfter: 50 * time.Millisecond, LogSize: 16})
 	if err != nil {
 		t.Fatal(err)
 	}

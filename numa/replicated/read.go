@@ -14,8 +14,7 @@ import (
 // and should be short: a reader that stays for longer than
 // [Options.DetachAfter] costs its node the replica. Read allocates nothing.
 func (x *Replicated[S, Op, Res]) Read(fn func(S)) error {
-	by := x.here()
-	_, err := x.readAt(x.members.Load().home[by.node], by, fn)
+	_, err := x.read(x.here(), 0, 0, fn)
 	return err
 }
 
@@ -30,22 +29,6 @@ func (x *Replicated[S, Op, Res]) View(fn func(S)) error { return x.Read(fn) }
 func (x *Replicated[S, Op, Res]) ReadStale(maxLag uint64, fn func(S)) error {
 	_, err := x.read(x.here(), maxLag, 0, fn)
 	return err
-}
-
-// readAt is the straight way through read, on a replica that was the actor's home
-// after the call began. It must do what read does.
-func (x *Replicated[S, Op, Res]) readAt(r *replica[S, Op, Res], by actor, fn func(S)) (seen uint64, err error) {
-	need := x.log.completed.Load()
-	if seen = r.applied.Load(); seen >= need && x.probe == nil {
-		slot := &r.readers[int(by.slot)&(len(r.readers)-1)]
-		slot.readers.Add(1)
-		if r.gate.Load()&(writeBit|retiredBit) == 0 {
-			inside(slot, r.data, fn)
-			return seen, nil
-		}
-		slot.readers.Add(-1)
-	}
-	return x.read(by, 0, 0, fn)
 }
 
 // read runs fn on the home replica of the actor's node once it has applied the
@@ -143,9 +126,11 @@ type Handle[S Sequential[Op, Res], Op, Res any] struct {
 	x    *Replicated[S, Op, Res]
 	by   actor
 	seen uint64
-	// home is the node's replica as long as the membership is this one.
+	// home is the node's replica as long as the membership is this one, and
+	// slot one of its slots.
 	members *membership[S, Op, Res]
 	home    *replica[S, Op, Res]
+	slot    *readerSlot
 }
 
 // Handle returns a handle on the calling thread's node.
@@ -161,13 +146,33 @@ func (x *Replicated[S, Op, Res]) HandleOn(node int) *Handle[S, Op, Res] {
 
 // Read is [Replicated.Read] through the handle.
 func (h *Handle[S, Op, Res]) Read(fn func(S)) error {
+	x := h.x
+	// The straight way through Replicated.read, in one function: a call costs
+	// as much as an atomic operation that nobody contends for.
+	if x.members.Load() == h.members && x.probe == nil {
+		r, need := h.home, x.log.completed.Load()
+		if seen := r.applied.Load(); seen >= need {
+			slot := h.slot
+			slot.readers.Add(1)
+			if r.gate.Load()&(writeBit|retiredBit) == 0 {
+				defer slot.readers.Add(-1)
+				h.seen = max(h.seen, seen)
+				fn(r.data)
+				return nil
+			}
+			slot.readers.Add(-1)
+		}
+	}
+	return h.readSlowly(fn)
+}
+
+func (h *Handle[S, Op, Res]) readSlowly(fn func(S)) error {
 	if m := h.x.members.Load(); m != h.members {
 		h.members, h.home = m, m.home[h.by.node]
+		h.slot = &h.home.readers[int(h.by.slot)&(len(h.home.readers)-1)]
 	}
-	seen, err := h.x.readAt(h.home, h.by, fn)
-	if seen > h.seen {
-		h.seen = seen
-	}
+	seen, err := h.x.read(h.by, 0, 0, fn)
+	h.seen = max(h.seen, seen)
 	return err
 }
 

@@ -47,6 +47,8 @@ var (
 	ErrNotCloneable = errors.New("the structure implements neither Clone nor Snapshot and Restore")
 	// ErrLastReplica means that the replica cannot go, since it is the only one.
 	ErrLastReplica = errors.New("the last replica cannot be removed")
+	// ErrReplicaExists means that the node has a replica already.
+	ErrReplicaExists = errors.New("the node has a replica already")
 	// ErrBatchTooLarge means that a batch exceeds a quarter of the log.
 	ErrBatchTooLarge = errors.New("the batch is larger than a quarter of the log")
 	// ErrDiverged means that replicas differ after the same operations: Apply is
