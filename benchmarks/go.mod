@@ -1,0 +1,11 @@
+module github.com/coreplica/coreplica/benchmarks
+
+go 1.26.0
+
+replace github.com/coreplica/coreplica => ..
+
+require (
+	github.com/coreplica/coreplica v0.0.0-00010101000000-000000000000
+	github.com/puzpuzpuz/xsync/v4 v4.5.0
+	github.com/tidwall/btree v1.8.2
+)

@@ -1,0 +1,258 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Case is a load.
+type Case struct {
+	// Keys is how many there are.
+	Keys int
+	// WritePercent of the operations are writes.
+	WritePercent int
+	// Workers is the number of goroutines.
+	Workers int
+	// Zipf draws keys by Zipf's law with exponent 1.01, instead of evenly.
+	Zipf bool
+}
+
+// String names the case the way benchstat likes it.
+func (c Case) String() string {
+	keys := "uniform"
+	if c.Zipf {
+		keys = "zipf"
+	}
+	return fmt.Sprintf("keys=%d/write=%d/threads=%d/dist=%s", c.Keys, c.WritePercent, c.Workers, keys)
+}
+
+// Cases returns the load matrix: 1,000 and 1,000,000 keys, 0, 1, 10, 50 and 100
+// percent of writes, 1 and 2 threads, even and Zipf.
+func Cases() []Case {
+	var all []Case
+	for _, keys := range []int{1_000, 1_000_000} {
+		for _, percent := range []int{0, 1, 10, 50, 100} {
+			for _, workers := range []int{1, 2} {
+				for _, zipf := range []bool{false, true} {
+					all = append(all, Case{keys, percent, workers, zipf})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// scriptOps is how many operations a worker has prepared. It repeats them.
+const scriptOps = 1 << 16
+
+// script is a worker's operations: the key, and in the lowest bit whether to
+// write. Drawing them during the run would cost more than some operations do.
+type script []uint64
+
+// scripts prepares the operations of all workers of a case.
+func (c Case) scripts(seed uint64) []script {
+	all := make([]script, c.Workers)
+	for w := range all {
+		rng := rand.New(rand.NewPCG(seed, uint64(w)))
+		zipf := rand.NewZipf(rng, 1.01, 1, uint64(c.Keys-1))
+		all[w] = make(script, scriptOps)
+		for i := range all[w] {
+			key := rng.Uint64N(uint64(c.Keys))
+			if c.Zipf {
+				key = zipf.Uint64()
+			}
+			all[w][i] = key << 1
+			if rng.IntN(100) < c.WritePercent {
+				all[w][i] |= 1
+			}
+		}
+	}
+	return all
+}
+
+// loaded is an instance and what its workers do.
+type loaded struct {
+	inst    Instance
+	scripts []script
+}
+
+var sink atomic.Uint64
+
+// block runs each worker's operations for about so long, and returns wall
+// nanoseconds by total operations.
+func block(load loaded, length time.Duration) (nsPerOp float64) {
+	var wg sync.WaitGroup
+	var total atomic.Uint64
+	start := make(chan struct{})
+	var stop atomic.Bool
+	inst := load.inst
+	for w, s := range load.scripts {
+		wg.Go(func() {
+			<-start
+			var n, sum uint64
+			for !stop.Load() {
+				for range 256 {
+					op := s[n%scriptOps]
+					if op&1 != 0 {
+						inst.Put(w, op>>1, n)
+					} else {
+						sum += inst.Get(w, op>>1)
+					}
+					n++
+				}
+			}
+			total.Add(n)
+			sink.Add(sum)
+		})
+	}
+	begin := time.Now()
+	close(start)
+	time.Sleep(length)
+	stop.Store(true)
+	wg.Wait()
+	return float64(time.Since(begin)) / float64(total.Load())
+}
+
+// Result is what a comparison found about one implementation.
+type Result struct {
+	Structure      string `json:"structure"`
+	Implementation string `json:"implementation"`
+	Case           Case   `json:"case"`
+	// NsPerOp is the median over blocks of wall nanoseconds by the operations
+	// of all workers together.
+	NsPerOp float64 `json:"ns_per_op"`
+	// Ratio is the median of this implementation's time by that of the base, in
+	// blocks next to each other; Low and High are the interval that holds the
+	// true median with 95 percent.
+	Ratio float64 `json:"ratio"`
+	Low   float64 `json:"ratio_low"`
+	High  float64 `json:"ratio_high"`
+	// OverBare is NsPerOp by that of the bare structure with one worker and
+	// without any lock, or 0 if that was not among the contenders.
+	OverBare float64 `json:"over_bare,omitempty"`
+	// Blocks is how many ratios the interval rests on.
+	Blocks int `json:"blocks"`
+}
+
+// Plan says how a comparison is run.
+type Plan struct {
+	// Base is the implementation that others are compared with.
+	Base string
+	// Blocks is how often each implementation runs. 0 means 10.
+	Blocks int
+	// Length is how long one block takes. 0 means 30 ms.
+	Length time.Duration
+	// Seed draws keys and order.
+	Seed uint64
+}
+
+// Compare runs implementations of a structure against each other.
+func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error) {
+	if p.Blocks == 0 {
+		p.Blocks = 10
+	}
+	if p.Length == 0 {
+		p.Length = 30 * time.Millisecond
+	}
+	var serving []Implementation
+	var instances []loaded
+	scripts := c.scripts(p.Seed)
+	base := -1
+	for _, im := range all {
+		if !im.Serves(s) {
+			continue
+		}
+		inst, err := im.New(s, c.Keys, c.Workers)
+		if err != nil {
+			return nil, fmt.Errorf("make %s of %s: %w", im.Name, s.Name, err)
+		}
+		if inst.Close != nil {
+			defer inst.Close()
+		}
+		if im.Name == p.Base {
+			base = len(serving)
+		}
+		load := loaded{inst, scripts}
+		if im.Sequential {
+			load.scripts = scripts[:1]
+		}
+		serving, instances = append(serving, im), append(instances, load)
+	}
+	if base < 0 {
+		return nil, fmt.Errorf("compare %s: there is no implementation %q to compare with", s.Name, p.Base)
+	}
+	times := run(instances, p)
+	var results []Result
+	for i, im := range serving {
+		ratios := make([]float64, p.Blocks)
+		for b := range ratios {
+			ratios[b] = times[i][b] / times[base][b]
+		}
+		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: median(times[i]), Blocks: p.Blocks}
+		r.Case.Workers = len(instances[i].scripts)
+		r.Ratio = median(ratios)
+		r.Low, r.High = medianInterval(ratios)
+		results = append(results, r)
+	}
+	overBare(results)
+	return results, nil
+}
+
+// run runs blocks of all instances, in a new order each round, after one for
+// nothing that warms up.
+func run(instances []loaded, p Plan) [][]float64 {
+	rng := rand.New(rand.NewPCG(p.Seed, 1))
+	times := make([][]float64, len(instances))
+	for round := range p.Blocks + 1 {
+		for _, i := range rng.Perm(len(instances)) {
+			ns := block(instances[i], p.Length)
+			if round > 0 {
+				times[i] = append(times[i], ns)
+			}
+		}
+	}
+	return times
+}
+
+// overBare relates all results to the bare structure's, where it ran.
+func overBare(results []Result) {
+	i := slices.IndexFunc(results, func(r Result) bool { return r.Implementation == "bare" })
+	if i < 0 {
+		return
+	}
+	bare := results[i].NsPerOp
+	for j := range results {
+		results[j].OverBare = results[j].NsPerOp / bare
+	}
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// medianInterval returns order statistics that hold the median with at least 95
+// percent, whatever the distribution: the number of values below the median is
+// binomial. With fewer than six values there are none, and it returns the range.
+func medianInterval(values []float64) (low, high float64) {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	outside := math.Pow(0.5, float64(n)) // The chance that at most k values are below.
+	term := outside
+	k := 0
+	for {
+		term *= float64(n-k) / float64(k+1)
+		if outside+term > 0.025 || k+1 >= n/2 {
+			break
+		}
+		outside += term
+		k++
+	}
+	return sorted[k], sorted[n-1-k]
+}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package replicated
+
+// raceEnabled is set where the race detector watches.
+const raceEnabled = false
