@@ -25,7 +25,7 @@ func TestExactBios(t *testing.T) {
 	writes, quads, bytes := uint64(20011), 16, DefaultPlan().DeviceBytes
 	if testkit.Missing(testkit.Timing) != "" {
 		// A translated guest counts as well, but slowly, and has little memory.
-		writes, quads, bytes = 1009, 4, 256<<20
+		writes, quads, bytes = 1009, 4, 320<<20
 	}
 	for _, substrate := range []string{"loop", "zram"} {
 		for _, kind := range []string{"btrfs-raid1", "btrfs-raid1c3"} {

@@ -32,7 +32,7 @@ const (
 	maxCPUs     = 64 // TCG gets slow long before.
 	minMemory   = 256
 	nodeMemory  = 512
-	soleMemory  = 2048
+	soleMemory  = 3072
 	maxMemory   = 64 << 10
 	maxTopology = 1 << 20
 )
