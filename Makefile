@@ -35,7 +35,7 @@ bench: ## nanoseconds per event of each probe, and the load's own speed
 
 trial: ## the long statistical trials: A/A runs over many seeds (an hour or more)
 	@scripts/setup test
-	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/...
+	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/... ./numa/...
 
 generate: ## compile the BPF programs again (needs clang-14)
 	@scripts/setup test
