@@ -118,8 +118,8 @@ func compare(c choice, p bench.Plan, w io.Writer, show func(io.Writer, bench.Res
 
 var formats = map[string]func(io.Writer, bench.Result) error{
 	"table": func(w io.Writer, r bench.Result) error {
-		_, err := fmt.Fprintf(w, "%-9s %-45s %-12s %9.1f ns/op  %6.2f [%.2f, %.2f]  %6.2f over bare\n",
-			r.Structure, r.Case, r.Implementation, r.NsPerOp, r.Ratio, r.Low, r.High, r.OverBare)
+		_, err := fmt.Fprintf(w, "%-9s %-45s %-12s %9.1f ns/op (best %.1f)  %6.2f [%.2f, %.2f]  %6.2f over bare\n",
+			r.Structure, r.Case, r.Implementation, r.NsPerOp, r.BestNs, r.Ratio, r.Low, r.High, r.OverBare)
 		return err
 	},
 	"json": func(w io.Writer, r bench.Result) error { return json.NewEncoder(w).Encode(r) },

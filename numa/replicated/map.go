@@ -27,6 +27,18 @@ import (
 type Map[K comparable, V any] struct {
 	core *mapCore[K, V]
 	node int // that operations run for, or -1 for that of the calling thread
+	// table is the engine of a map of words that is not split, for the sake of
+	// reads.
+	table *Replicated[*wordTable, wordOp, wordRes]
+}
+
+// view returns the map for the use of one node's threads, or of all for -1.
+func (c *mapCore[K, V]) view(node int) *Map[K, V] {
+	m := &Map[K, V]{core: c, node: node}
+	if len(c.words) == 1 {
+		m.table = c.words[0]
+	}
+	return m
 }
 
 // mapCore holds one of two engines, split into shards.
@@ -68,7 +80,7 @@ func NewMap[K comparable, V any](opts Options) (*Map[K, V], error) {
 		}
 		core.boxes = append(core.boxes, x)
 	}
-	return &Map[K, V]{core, -1}, nil
+	return core.view(-1), nil
 }
 
 // On returns the same map for the use of threads of one node: it does not ask
@@ -77,7 +89,7 @@ func (m *Map[K, V]) On(node int) *Map[K, V] {
 	if node < 0 || node >= m.core.nodes() {
 		panic("replicated: node out of range")
 	}
-	return &Map[K, V]{m.core, node}
+	return m.core.view(node)
 }
 
 func (c *mapCore[K, V]) nodes() int {
@@ -212,12 +224,17 @@ func mustHold(err error) {
 
 // Load returns the value of a key, or the zero value, and whether it is there.
 func (m *Map[K, V]) Load(key K) (value V, ok bool) {
-	if m.core.words == nil {
-		return m.loadBox(key)
+	x, word := m.table, wordOf(key)
+	if x == nil {
+		if m.core.words == nil {
+			return m.loadBox(key)
+		}
+		x = m.core.wordShard(word)
 	}
-	word := wordOf(key)
-	x := m.core.wordShard(word)
-	node := x.nodeOn(m.node)
+	node := m.node
+	if node < 0 {
+		node = x.nodeOn(node)
+	}
 	if r, gate, open := x.peek(node); open {
 		if w, ok := r.data.load(word); r.stands(gate) {
 			return valueOf[V](w), ok

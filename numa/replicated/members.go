@@ -340,6 +340,7 @@ func (x *Replicated[S, Op, Res]) attachFrom(ctx context.Context, donor *replica[
 	if err != nil {
 		return false, err
 	}
+	x.at(stepCloned, node)
 	for {
 		m := x.members.Load()
 		if !m.has(donor) {

@@ -24,11 +24,12 @@ const (
 	stepSawTail               // a reader has loaded the completed tail
 	stepEntered               // a reader has taken its slot
 	stepInside                // a reader found the gate open
+	stepCloned                // a replica is cloned for this node, and not attached
 	steps
 )
 
 var stepNames = [steps]string{"published", "locked", "collected", "reserved", "filled", "shut", "drained", "claimed",
-	"tried", "decided", "caught up", "completed", "opened", "unlocked", "saw tail", "entered", "inside"}
+	"tried", "decided", "caught up", "completed", "opened", "unlocked", "saw tail", "entered", "inside", "cloned"}
 
 func (s step) String() string { return stepNames[s] }
 

@@ -199,3 +199,25 @@ func requestTwice(t *testing.T, off guard) uint64 {
 	mustWrite(t, x.HandleOn(1), 3, 1) // Behind everything else in the log.
 	return mustRead(t, x.HandleOn(1), 1)
 }
+
+// Who clones a replica stops while the donor stands still for it. Nobody knows how
+// long a clone may take, so the donor is given up late, but it is.
+func TestAStalledCloneBlocksNobody(t *testing.T) {
+	var s script
+	x := newRep(t, 3, Options{LogSize: 16, DetachAfter: 2 * time.Millisecond})
+	if err := x.RemoveReplica(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.install(x, 0)
+	b := s.stop(t, stepCloned, 0)
+	adding := background(func() { _ = x.AddReplica(context.Background(), 0) })
+	b.wait(t)
+	h := newHistory()
+	othersGoOn(t, x, h)
+	b.release()
+	<-adding
+	h.check(t)
+	if err := x.Verify(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

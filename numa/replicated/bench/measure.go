@@ -126,6 +126,9 @@ type Result struct {
 	// NsPerOp is the median over blocks of wall nanoseconds by the operations
 	// of all workers together.
 	NsPerOp float64 `json:"ns_per_op"`
+	// BestNs is NsPerOp of the fastest block, which other programs disturbed
+	// least.
+	BestNs float64 `json:"best_ns_per_op"`
 	// Ratio is the median of this implementation's time by that of the base, in
 	// blocks next to each other; Low and High are the interval that holds the
 	// true median with 95 percent.
@@ -193,7 +196,7 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 		for b := range ratios {
 			ratios[b] = times[i][b] / times[base][b]
 		}
-		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: median(times[i]), Blocks: p.Blocks}
+		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: median(times[i]), BestNs: slices.Min(times[i]), Blocks: p.Blocks}
 		r.Case.Workers = len(instances[i].scripts)
 		r.Ratio = median(ratios)
 		r.Low, r.High = medianInterval(ratios)
