@@ -9,3 +9,5 @@ require (
 	github.com/puzpuzpuz/xsync/v4 v4.5.0
 	github.com/tidwall/btree v1.8.2
 )
+
+require golang.org/x/sys v0.50.0 // indirect

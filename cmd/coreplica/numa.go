@@ -20,9 +20,10 @@ func newNumaCmd() *cobra.Command {
 		Long: `See which CPUs are near to which memory, what of it this process may use, and
 on which nodes another process's memory and threads are.`,
 		Example: `  coreplica numa topo
-  coreplica numa doctor`,
+  coreplica numa doctor
+  coreplica numa bench --structure hashmap`,
 	}
-	cmd.AddCommand(newNumaTopoCmd(), newNumaDoctorCmd(), newNumaPlaceCmd())
+	cmd.AddCommand(newNumaTopoCmd(), newNumaDoctorCmd(), newNumaPlaceCmd(), newNumaBenchCmd())
 	return cmd
 }
 

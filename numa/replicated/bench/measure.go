@@ -24,11 +24,14 @@ type Case struct {
 
 // String names the case the way benchstat likes it.
 func (c Case) String() string {
-	keys := "uniform"
+	return fmt.Sprintf("keys=%d/write=%d/threads=%d/dist=%s", c.Keys, c.WritePercent, c.Workers, c.dist())
+}
+
+func (c Case) dist() string {
 	if c.Zipf {
-		keys = "zipf"
+		return "zipf"
 	}
-	return fmt.Sprintf("keys=%d/write=%d/threads=%d/dist=%s", c.Keys, c.WritePercent, c.Workers, keys)
+	return "uniform"
 }
 
 // Cases returns the load matrix: 1,000 and 1,000,000 keys, 0, 1, 10, 50 and 100
@@ -120,26 +123,26 @@ func block(load loaded, length time.Duration) (nsPerOp float64) {
 
 // Result is what a comparison found about one implementation.
 type Result struct {
-	Structure      string `json:"structure"`
-	Implementation string `json:"implementation"`
-	Case           Case   `json:"case"`
+	Structure      string
+	Implementation string
+	Case           Case
 	// NsPerOp is the median over blocks of wall nanoseconds by the operations
 	// of all workers together.
-	NsPerOp float64 `json:"ns_per_op"`
+	NsPerOp float64
 	// BestNs is NsPerOp of the fastest block, which other programs disturbed
 	// least.
-	BestNs float64 `json:"best_ns_per_op"`
+	BestNs float64
 	// Ratio is the median of this implementation's time by that of the base, in
 	// blocks next to each other; Low and High are the interval that holds the
 	// true median with 95 percent.
-	Ratio float64 `json:"ratio"`
-	Low   float64 `json:"ratio_low"`
-	High  float64 `json:"ratio_high"`
+	Ratio float64
+	Low   float64
+	High  float64
 	// OverBare is NsPerOp by that of the bare structure with one worker and
 	// without any lock, or 0 if that was not among the contenders.
-	OverBare float64 `json:"over_bare,omitempty"`
+	OverBare float64
 	// Blocks is how many ratios the interval rests on.
-	Blocks int `json:"blocks"`
+	Blocks int
 }
 
 // Plan says how a comparison is run.
