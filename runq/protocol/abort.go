@@ -17,6 +17,10 @@ func (n *Node) aborted(ev *Event) {
 	if n.asking == failed.Log {
 		n.asking = noCore // The question went with the program.
 	}
+	if l != nil && l.rec != nil && l.rec.self && (l.stage == swapping || l.stage == handingOver) {
+		// The swap stood behind what failed, so it was not performed.
+		l.stage, l.rec = serving, nil
+	}
 	mine := func(e *Effect) bool { return e.Log == failed.Log && e.belongs() }
 	w := UnpackCommit(ev.Word)
 	if l != nil && l.stage == serving && failed.Kind == EffectPublish && w.Epoch == l.epoch && w.Sealed {

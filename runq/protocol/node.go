@@ -269,9 +269,15 @@ func (n *Node) born(ev *Event) {
 // renew raises the heartbeat. The clock was read before the store, so the lease
 // ends for us before it ends for those who watch.
 func (n *Node) renew() {
-	n.beat++
 	n.renewed = n.now
 	n.held = n.cfg.Lease.HeldUntil(n.now)
+	n.pulse()
+}
+
+// pulse shows that the scheduling loop goes on. It stands in long programs too,
+// where it makes others wait and gives us no right to act any longer.
+func (n *Node) pulse() {
+	n.beat++
 	n.emit(Effect{Kind: EffectHeartbeat, Core: n.core, New: HeartbeatWord{n.incarnation, n.beat}.Pack()})
 }
 

@@ -396,6 +396,10 @@ func (n *Node) flush(l *log) {
 	n.giveBack(l)
 }
 
+// pulseStores is how many slots are stored between two signs of life: a snapshot
+// may take longer than a lease, and whoever writes one is not dead.
+const pulseStores = 16
+
 // copyTo writes the batch into one region and publishes it.
 func (n *Node) copyTo(l *log, region RegionID, first bool) {
 	if first || n.mut&mutPayloadOnce == 0 {
@@ -405,6 +409,9 @@ func (n *Node) copyTo(l *log, region RegionID, first bool) {
 		}
 	}
 	for at := l.sent; at < len(l.words); at += RecordWords {
+		if stores := (at-l.sent)/RecordWords + 1; stores%pulseStores == 0 {
+			n.pulse()
+		}
 		n.emit(Effect{
 			Kind: EffectStoreSlot, Log: l.id, Region: region,
 			Seq: l.first + uint64((at-l.sent)/RecordWords), Words: l.words[at : at+RecordWords],

@@ -12,6 +12,10 @@ import (
 // tells where the last active epoch lies, and nothing is taken away from there.
 type recovery struct {
 	from ArbiterWord
+	// owner and active are the latest lives that the owners in from can have.
+	// They are kept from before the swap: a tick between it and its answer
+	// already shows us as the owner.
+	owner, active Stream
 	// self is a change of regions by the owner: the queue in memory stands.
 	self bool
 	// victims are lives that must end before their tasks may run elsewhere.
@@ -41,7 +45,9 @@ func (n *Node) takeOver(id Core) {
 		n.exhausted(id)
 		return
 	}
-	n.logs[id] = &log{id: id, stage: swapping, giving: noCore, rec: &recovery{from: v.word}}
+	n.logs[id] = &log{id: id, stage: swapping, giving: noCore, rec: &recovery{
+		from: v.word, owner: Stream{v.word.Owner, v.ownerLife}, active: Stream{v.word.ActiveOwner, v.activeLife},
+	}}
 }
 
 // exhausted says, once, that a log has run out of epochs.
@@ -168,11 +174,11 @@ func (n *Node) result(ev *Event) {
 	case activating:
 		n.activated(l, ev)
 	case handingOver:
-		n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 		if !ev.OK {
 			n.fence(l)
 			return
 		}
+		n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 		n.views[l.id].formerly = true
 		n.logs[l.id] = nil
 	}
@@ -180,10 +186,9 @@ func (n *Node) result(ev *Event) {
 
 // swapped begins to reign, or finds that another one does.
 func (n *Node) swapped(l *log, ev *Event) {
-	v := &n.views[l.id]
-	ownerLife, activeLife := v.ownerLife, v.activeLife
-	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	if !ev.OK {
+		// The word that was there is not looked at: it may be newer than any
+		// heartbeat that we have seen, and its owner's life then unknown.
 		if l.rec.self {
 			n.fence(l)
 		} else {
@@ -191,6 +196,7 @@ func (n *Node) swapped(l *log, ev *Event) {
 		}
 		return
 	}
+	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	rec := l.rec
 	l.word = UnpackArbiter(ev.Word)
 	l.epoch = l.word.Epoch
@@ -205,13 +211,13 @@ func (n *Node) swapped(l *log, ev *Event) {
 	if rec.from.Phase == Vacant {
 		n.condemn(l, Stream{l.id, n.lifeOf(l.id)}) // It hangs since its birth.
 	} else {
-		n.condemn(l, Stream{rec.from.Owner, ownerLife})
+		n.condemn(l, rec.owner)
 	}
 	if rec.from.Phase == Recovering && rec.epoch != 0 {
-		n.condemn(l, Stream{rec.from.ActiveOwner, activeLife})
+		n.condemn(l, rec.active)
 	}
 	if rec.from.Phase != Handed && rec.epoch != 0 {
-		rec.ward = Stream{rec.from.ActiveOwner, activeLife}
+		rec.ward = rec.active
 		rec.killed = !n.gone(rec.ward.Core, rec.ward.Incarnation)
 	}
 	if len(rec.victims) > 0 {
@@ -473,8 +479,9 @@ func (n *Node) copyOut(l *log) {
 
 // activated serves the log, and only now says what was lost.
 func (n *Node) activated(l *log, ev *Event) {
-	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	if !ev.OK {
+		// The word that was there is not looked at: it may be newer than any
+		// heartbeat that we have seen, and its owner's life then unknown.
 		if l.rec.self {
 			n.fence(l)
 		} else {
@@ -482,6 +489,7 @@ func (n *Node) activated(l *log, ev *Event) {
 		}
 		return
 	}
+	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	l.word = UnpackArbiter(ev.Word)
 	rec := l.rec
 	l.stage, l.rec, l.wanted = serving, nil, false

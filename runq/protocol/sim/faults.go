@@ -95,7 +95,8 @@ func (s *sim) inject() {
 		s.w.check.count("fault", "short-pause")
 		p.resume = s.w.now + lease*3/4
 	case Wedge:
-		if !p.wedged {
+		// A process that never came up is for whoever started it to see.
+		if !p.wedged && p.life > 0 && s.w.heartbeats[p.core]>>32 == uint64(p.life) {
 			s.describe(p, "wedge")
 			p.wedged = true
 		}

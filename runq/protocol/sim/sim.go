@@ -167,6 +167,13 @@ func (s *sim) advance(p *process) {
 	switch {
 	case p.pc < len(p.program):
 		s.w.perform(p)
+	case p.abort != nil:
+		ev := *p.abort
+		p.abort = nil
+		s.w.step(p, ev)
+	case p.next != nil && p.life > 0 && p.tick <= s.w.now && !p.wedged:
+		// A recovery of many logs must not keep the lease from being renewed.
+		s.tick(p)
 	case p.next != nil:
 		ev := *p.next
 		p.next = nil
@@ -183,11 +190,15 @@ func (s *sim) advance(p *process) {
 	case p.life == 0:
 		// Its incarnation is being drawn.
 	case p.tick <= s.w.now:
-		p.tick = s.w.now + int64(s.w.cfg.Lease.Length)/10
-		s.w.step(p, protocol.Event{Kind: protocol.EventTick})
+		s.tick(p)
 	default:
 		s.work(p)
 	}
+}
+
+func (s *sim) tick(p *process) {
+	p.tick = s.w.now + int64(s.w.cfg.Lease.Length)/10
+	s.w.step(p, protocol.Event{Kind: protocol.EventTick})
 }
 
 // work lets a process with nothing urgent do something useful.
@@ -231,8 +242,15 @@ func (s *sim) onSend(p *process, m protocol.Message) {
 // of what must hold.
 func (s *sim) heal() {
 	s.draining = true
+	hung := true
 	for _, p := range s.w.procs {
 		p.resume = 0
+		hung = hung && p.wedged && !p.dead
+	}
+	if hung {
+		// Nobody is left who could take over. That is for who opened the queue
+		// to see, and to end one of them.
+		s.w.exit(0)
 	}
 }
 

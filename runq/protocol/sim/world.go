@@ -24,8 +24,8 @@ type process struct {
 	dead    bool
 	program []protocol.Effect
 	pc      int
-	// next is an event that must come before any other.
-	next *protocol.Event
+	// abort must come before any other event; next is an answer.
+	abort, next *protocol.Event
 	// inbox are events that are not lost: deaths, finished attempts.
 	inbox    []protocol.Event
 	running  []attempt
@@ -150,7 +150,7 @@ func (w *world) perform(p *process) {
 		if r := w.regions[e.Region]; r != nil && e.Kind == protocol.EffectPublish {
 			word = r.commit
 		}
-		p.next = &protocol.Event{Kind: protocol.EventAborted, Word: word, Rest: p.program[p.pc:]}
+		p.abort = &protocol.Event{Kind: protocol.EventAborted, Word: word, Rest: p.program[p.pc:]}
 		p.program, p.pc = nil, 0
 		return
 	case result != nil:
