@@ -10,14 +10,15 @@ import (
 type EventKind uint8
 
 const (
-	// EventStart begins a worker's life. It comes first, once.
+	// EventStart begins a worker's life. It comes first, once. Crashed says
+	// that the life before ended, neither by a takeover nor by EffectExit.
 	EventStart EventKind = iota + 1
 	// EventTick brings the time and a reading of the control page: arbiter
 	// words first, then heartbeats, so that a heartbeat is never older than an
 	// owner. It comes from the scheduling loop, several times a renewal.
 	EventTick
 	// EventExited says that the process (Core, Incarnation) has exited, as its
-	// pidfd tells. It comes before a next incarnation of the core starts.
+	// pidfd tells. Crashed says that neither a takeover nor EffectExit ended it.
 	EventExited
 	// EventSuspect says that a core should be taken for hung without waiting
 	// for its lease.
@@ -84,6 +85,7 @@ type Event struct {
 	Now         clock.Instant // Nanoseconds since the run began, by this core's clock; on every event.
 	Core        Core
 	Incarnation uint32
+	Crashed     bool
 	Log         Core
 	ID          TaskID
 	Task        Record

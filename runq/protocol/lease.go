@@ -53,7 +53,7 @@ func (n *Node) sawHeartbeat(core Core, word uint64) {
 	if hb.Incarnation > p.incarnation {
 		// A birth proves the death of the life before.
 		n.births = n.births || p.incarnation > 0
-		*p = peer{incarnation: hb.Incarnation, lost: max(p.lost, p.incarnation)}
+		*p = peer{incarnation: hb.Incarnation, lost: max(p.lost, p.incarnation), crashed: p.crashed}
 	}
 	before := p.watch
 	p.watch.Observe(word, n.now)
@@ -176,13 +176,17 @@ func (n *Node) watchOwner(log Core, v *view, owner Core) {
 }
 
 // exitedPeer takes a proof of death.
-func (n *Node) exitedPeer(core Core, life uint32) {
+func (n *Node) exitedPeer(ev *Event) {
+	core, life := ev.Core, ev.Incarnation
 	if core == n.core || int(core) >= n.cfg.Cores {
 		return
 	}
 	p := &n.peers[core]
 	if life > p.incarnation {
-		*p = peer{incarnation: life, lost: p.lost}
+		*p = peer{incarnation: life, lost: p.lost, crashed: p.crashed}
+	}
+	if ev.Crashed {
+		p.crashed = max(p.crashed, life)
 	}
 	if life == p.incarnation && !p.exited {
 		p.exited, p.since = true, n.now

@@ -120,9 +120,6 @@ func (n *Node) offered(l *log, m *Message) {
 		}
 		delete(l.q.seen.streams, id.Stream)
 		n.take(l, m, &reply)
-	case t == nil && l.q.seen.closed(id.Stream):
-		// Closed for ever, so this answer stays the same too.
-		reply.Kind = MessageRefuse
 	case t == nil && l.q.seen.has(id), t != nil && t.Hop > hop, n.mut&mutHopless != 0 && t != nil:
 		// It was here, and it has ended or gone on.
 	case t != nil && t.Hop == hop:
@@ -227,7 +224,7 @@ func (n *Node) floors(l *log) {
 				l.lows = map[Stream]uint64{}
 			}
 			l.lows[stream] = low
-			n.publish(l, Record{ID: TaskID{n.cfg.Run, stream, low}, Arg: 1})
+			n.publish(l, Record{ID: TaskID{n.cfg.Run, stream, low}, Arg: floorLow})
 		}
 	}
 }
@@ -245,9 +242,9 @@ func (n *Node) publish(l *log, floor Record) {
 func (n *Node) raiseFloor(l *log, r Record) {
 	v := &l.q.seen
 	news := r.ID.Incarnation > v.floor[r.ID.Core]
-	if r.Arg != 0 {
+	if r.Arg == floorLow {
 		s := v.streams[r.ID.Stream]
-		news = s != nil && s.upto < r.ID.N && !v.closed(r.ID.Stream)
+		news = s != nil && s.upto < r.ID.N
 	}
 	if news && r.ID.Core != l.id {
 		n.append(l, Record{Kind: KindFloor, ID: r.ID, Arg: r.Arg})

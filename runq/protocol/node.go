@@ -121,6 +121,7 @@ type peer struct {
 	suspect     bool
 	since       clock.Instant // When exited or suspect was learnt.
 	lost        uint32        // The last life whose memory is gone.
+	crashed     uint32        // The last life that ended by itself.
 }
 
 // view is what a node has seen of a log's arbiter word, with the incarnations
@@ -156,6 +157,7 @@ type Node struct {
 	views       []view
 	logs        []*log
 	closed      map[Stream]bool // Streams whose submitter is known to be gone.
+	risen       bool            // The life before ended by itself.
 	births      bool            // A core was seen in a new life.
 	asking      Core            // The log that waits for a result, or noCore.
 	out, post   []Effect
@@ -206,6 +208,7 @@ func (n *Node) Step(ev *Event, buf []Effect) []Effect {
 	switch {
 	case n.life == exited:
 	case n.life == unborn && ev.Kind == EventStart:
+		n.risen = ev.Crashed
 		n.ask(n.core, Effect{Kind: EffectDraw, Log: n.core})
 	case n.life == unborn && ev.Kind == EventResult:
 		n.born(ev)
@@ -220,12 +223,36 @@ func (n *Node) Step(ev *Event, buf []Effect) []Effect {
 	return out
 }
 
+// StepAll takes several events at once, none of them EventStart, EventResult or
+// EventAborted, and publishes what they append together: one compare-and-swap a
+// copy for all of them.
+func (n *Node) StepAll(evs []Event, buf []Effect) []Effect {
+	n.out, n.post = buf, n.post[:0]
+	for i := range evs {
+		n.now = max(n.now, evs[i].Now)
+		if n.life != alive {
+			break
+		}
+		if i == 0 {
+			n.settle(&evs[i])
+		}
+		n.handle(&evs[i])
+	}
+	if n.life == alive {
+		n.flushAll()
+		n.advance()
+	}
+	out := n.out
+	n.out = nil
+	return out
+}
+
 func (n *Node) handle(ev *Event) {
 	switch ev.Kind {
 	case EventTick:
 		n.tick(ev)
 	case EventExited:
-		n.exitedPeer(ev.Core, ev.Incarnation)
+		n.exitedPeer(ev)
 	case EventSuspect:
 		n.suspectPeer(ev.Core)
 	case EventSubmit:

@@ -124,6 +124,9 @@ func (n *Node) serves(id TaskID, log Core) (*log, Code) {
 // known answers about an ID that the log has seen.
 func (n *Node) known(l *log, id TaskID, t *task) {
 	e := Effect{Kind: EffectAnswer, Log: l.id, ID: id, Code: CodeKnown}
+	if t == nil && !l.q.seen.has(id) && l.q.seen.closed(id.Stream) {
+		e.Seq = uint64(StateLost)
+	}
 	if t != nil {
 		e.Seq = uint64(t.state)
 		switch t.state {
@@ -148,7 +151,7 @@ func (n *Node) cancel(ev *Event) {
 	}
 	t := l.q.find(ev.ID)
 	switch {
-	case t == nil && !l.q.seen.has(ev.ID) && ev.Log == ev.ID.Core:
+	case t == nil && !l.q.seen.has(ev.ID) && ev.Log == ev.ID.Core && !l.q.seen.closed(ev.ID.Stream):
 		n.bury(l, ev.ID, CodeCancelled)
 	case t == nil || t.state != StateReady && t.state != StateClaimed:
 		n.known(l, ev.ID, t)
@@ -172,7 +175,7 @@ func (n *Node) resolve(ev *Event) {
 		return
 	}
 	t := l.q.find(ev.ID)
-	if t != nil || l.q.seen.has(ev.ID) || ev.Log != ev.ID.Core {
+	if t != nil || l.q.seen.has(ev.ID) || ev.Log != ev.ID.Core || l.q.seen.closed(ev.ID.Stream) {
 		n.known(l, ev.ID, t)
 		return
 	}
@@ -235,7 +238,8 @@ func (n *Node) claim(count int) {
 func (n *Node) begin(l *log, t *task) {
 	e := Effect{Kind: EffectBegin, Log: l.id, ID: t.ID, Attempt: t.Attempt + 1, Token: t.Token + 1, Mode: t.Mode, Ref: t.Payload,
 		Epoch: l.epoch, Members: l.members}
-	early := t.Mode == AtLeastOnce || t.Mode == AtMostOnce && n.mut&mutClaimAsync != 0 || t.Mode == OnceRecorded && n.mut&mutTokenAsync != 0
+	// What this very step enqueued has no payload in memory yet.
+	early := t.Mode == AtLeastOnce && t.seq < l.published || t.Mode == AtMostOnce && n.mut&mutClaimAsync != 0 || t.Mode == OnceRecorded && n.mut&mutTokenAsync != 0
 	if early {
 		n.emit(e)
 	} else {
@@ -321,6 +325,7 @@ func (n *Node) append(l *log, r Record) {
 	if l.next+4-l.head+l.q.records() > n.cfg.Slots {
 		n.checkpoint(l)
 	}
+	r.Seq = l.next
 	n.write(l, r)
 	freed := l.q.apply(&r)
 	if freed.Bytes > 0 {

@@ -180,12 +180,16 @@ func (q *queue) apply(r *Record) (freed Ref) {
 	case KindMoveIn, KindRefuse:
 		return q.arrive(t, r)
 	case KindFloor:
-		if r.Arg == 0 {
+		switch r.Arg {
+		case floorClosed:
 			q.seen.close(r.ID.Core, r.ID.Incarnation)
-		} else {
+			q.dropBelow(r)
+		case floorLow:
 			q.seen.raise(r.ID.Stream, r.ID.N)
+			q.dropBelow(r)
+		case floorLost:
+			q.seen.lost[r.ID.Core] = max(q.seen.lost[r.ID.Core], r.ID.Incarnation)
 		}
-		q.dropBelow(r)
 	case KindSnapSeen:
 		if r.Arg2 == 0 {
 			q.seen.raise(r.ID.Stream, r.ID.N)
@@ -326,7 +330,7 @@ func (q *queue) dropBelow(r *Record) {
 		if !t.used || t.state != StateRefused && t.state != StateMoved || t.ID.Core != r.ID.Core {
 			continue
 		}
-		if r.Arg == 0 && t.ID.Incarnation < r.ID.Incarnation || r.Arg != 0 && t.ID.Stream == r.ID.Stream && t.ID.N <= r.ID.N {
+		if r.Arg == floorClosed && t.ID.Incarnation < r.ID.Incarnation || r.Arg == floorLow && t.ID.Stream == r.ID.Stream && t.ID.N <= r.ID.N {
 			q.remove(t.ID)
 		}
 	}

@@ -43,8 +43,8 @@ const (
 	// KindCollect says that the result was handed over.
 	KindCollect
 	// KindFloor says that all streams of the core before this one are closed:
-	// everything in them ended everywhere. With Arg set, it says so of this
-	// stream up to N instead.
+	// everything in them ended everywhere; or by its Arg, that this stream
+	// ended up to N, or that earlier streams were lost with all copies.
 	KindFloor
 	// KindSnapBegin opens a snapshot of Arg2 further records and its end.
 	KindSnapBegin
@@ -58,6 +58,13 @@ const (
 	// KindTakeover says that the log goes on from the epoch in N.
 	KindTakeover
 	kinds
+)
+
+// What a KindFloor says, in its Arg.
+const (
+	floorClosed = iota
+	floorLow
+	floorLost
 )
 
 var kindNames = [kinds]string{

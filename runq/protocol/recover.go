@@ -21,8 +21,6 @@ type recovery struct {
 	// victims are lives that must end before their tasks may run elsewhere.
 	victims  []Stream
 	deadline clock.Instant
-	// killed says that the last active owner lived until we killed it.
-	killed bool
 	// ward is that owner, if it does not die.
 	ward    Stream
 	sources []Core
@@ -218,7 +216,6 @@ func (n *Node) swapped(l *log, ev *Event) {
 	}
 	if rec.from.Phase != Handed && rec.epoch != 0 {
 		rec.ward = rec.active
-		rec.killed = !n.gone(rec.ward.Core, rec.ward.Incarnation)
 	}
 	if len(rec.victims) > 0 {
 		l.stage, rec.deadline = killing, n.now.Add(n.cfg.KillDeadline)
@@ -271,7 +268,8 @@ func (n *Node) absorb(l *log, ev *Event) {
 		rec.best = max(rec.best, UnpackCommit(ev.Word).Tail)
 	}
 	if ev.OK && uint64(len(ev.Slots)) >= n.cfg.Slots*RecordWords {
-		if !rec.self {
+		one := n.mut&mutTruncate != 0 && (len(rec.found) > 0 || UnpackCommit(ev.Word).Tail < rec.best)
+		if !rec.self && !one {
 			rec.scan(ev, n.cfg, rec.best)
 		}
 		rec.arenas = append(rec.arenas, ev.Arena)
@@ -288,9 +286,7 @@ func (n *Node) measure(l *log) {
 	rec.found = map[uint64]Record{}
 	lowest := uint64(MaxTail)
 	for _, w := range rec.words {
-		if w.Epoch != 0 {
-			rec.best, lowest = max(rec.best, w.Tail), min(lowest, w.Tail)
-		}
+		rec.best, lowest = max(rec.best, w.Tail), min(lowest, w.Tail)
 	}
 	if n.mut&mutShortestLog != 0 && lowest < rec.best {
 		rec.best = lowest
@@ -358,9 +354,8 @@ func (rec *recovery) report(log Core, t *task, reason uint64) {
 func (n *Node) replay(l *log) {
 	rec := l.rec
 	if len(rec.sources) > 0 && rec.best == 0 {
-		// No copy is left. Streams that may have been in it are closed: an ID
-		// must not be taken for new that was there before.
-		l.q.seen.close(l.id, n.views[l.id].drawn+1)
+		// No copy is left. What was submitted to it may never be called absent.
+		l.q.seen.lost[l.id] = n.views[l.id].drawn + 1
 		rec.reports = append(rec.reports, Effect{Kind: EffectReport, Log: l.id, Seq: LossLog})
 		return
 	}
@@ -378,7 +373,7 @@ func (n *Node) replay(l *log) {
 			l.q.apply(&r)
 			continue
 		}
-		if n.mut&mutTruncate != 0 {
+		if n.mut&mutTruncate != 0 && seq > start {
 			return
 		}
 		rec.reports = append(rec.reports, Effect{Kind: EffectReport, Log: l.id, Seq: LossRecord, Old: seq})
@@ -403,11 +398,20 @@ func (n *Node) inherit(l *log) {
 			t.Arg, t.Arg2, t.NotBefore = uint16(ward.Core), snapWarded, uint64(ward.Incarnation)
 			continue
 		}
-		if !rec.killed && t.Arg2&snapWarded == 0 || n.mut&mutCountKills != 0 {
+		if n.crashed(ward) || n.mut&mutCountKills != 0 {
 			t.Crashes++
 		}
 		n.reopen(l, t)
 	}
+}
+
+// crashed reports whether a life is known to have ended by itself. A death that
+// a takeover brought says nothing against the tasks that were running.
+func (n *Node) crashed(life Stream) bool {
+	if life.Core == n.core {
+		return n.risen && life.Incarnation == n.incarnation-1
+	}
+	return life.Incarnation > 0 && n.peers[life.Core].crashed == life.Incarnation
 }
 
 // reopen makes a task ready again whose attempt is certainly over, or ends it if

@@ -54,10 +54,10 @@ func CloneEffects(effects []Effect) []Effect {
 // encoding behave the same from here on. Clocks and timers are left out, so it
 // is for drivers that keep the time still.
 func (n *Node) AppendState(b []byte) []byte {
-	b = put(b, uint64(n.life), uint64(n.incarnation), flag(n.draining), uint64(n.asking))
+	b = put(b, uint64(n.life), uint64(n.incarnation), flag(n.draining), flag(n.risen), uint64(n.asking))
 	for i := range n.peers {
 		p := &n.peers[i]
-		b = put(b, uint64(p.incarnation), flag(p.exited), flag(p.suspect), uint64(p.lost))
+		b = put(b, uint64(p.incarnation), flag(p.exited), flag(p.suspect), uint64(p.lost), uint64(p.crashed))
 	}
 	for i := range n.views {
 		v := &n.views[i]
@@ -104,7 +104,7 @@ func (l *log) appendState(b []byte) []byte {
 		b = l.q.appendState(b)
 	}
 	if rec := l.rec; rec != nil {
-		b = put(b, rec.from.Pack(), flag(rec.self), flag(rec.killed), uint64(rec.at), rec.best, flag(rec.asked), flag(rec.blocked))
+		b = put(b, rec.from.Pack(), flag(rec.self), uint64(rec.at), rec.best, flag(rec.asked), flag(rec.blocked))
 		for _, v := range rec.victims {
 			b = put(b, uint64(v.Core), uint64(v.Incarnation))
 		}

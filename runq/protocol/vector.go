@@ -12,7 +12,10 @@ import (
 // publishes is causal stability.
 type vector struct {
 	// floor is the first stream of a core that is not closed.
-	floor   map[Core]uint32
+	floor map[Core]uint32
+	// lost is the first stream that was not given out yet when all copies of
+	// the log were lost: what earlier ones submitted is not known any more.
+	lost    map[Core]uint32
 	streams map[Stream]*seen
 	extras  int
 }
@@ -24,11 +27,11 @@ type seen struct {
 }
 
 func newVector() vector {
-	return vector{floor: map[Core]uint32{}, streams: map[Stream]*seen{}}
+	return vector{floor: map[Core]uint32{}, lost: map[Core]uint32{}, streams: map[Stream]*seen{}}
 }
 
 func (v *vector) clone() vector {
-	c := vector{maps.Clone(v.floor), make(map[Stream]*seen, len(v.streams)), v.extras}
+	c := vector{maps.Clone(v.floor), maps.Clone(v.lost), make(map[Stream]*seen, len(v.streams)), v.extras}
 	for stream, s := range v.streams {
 		c.streams[stream] = &seen{s.upto, slices.Clone(s.extra)}
 	}
@@ -52,7 +55,9 @@ func (v *vector) has(id TaskID) bool {
 }
 
 // closed reports whether no new ID of the stream may be accepted.
-func (v *vector) closed(s Stream) bool { return s.Incarnation < v.floor[s.Core] }
+func (v *vector) closed(s Stream) bool {
+	return s.Incarnation < v.floor[s.Core] || s.Incarnation < v.lost[s.Core]
+}
 
 // follows reports whether remembering the ID takes no exception.
 func (v *vector) follows(id TaskID) bool {
@@ -79,7 +84,7 @@ func (v *vector) add(id TaskID) {
 
 // raise remembers everything of a stream up to n.
 func (v *vector) raise(stream Stream, n uint64) {
-	if v.closed(stream) {
+	if stream.Incarnation < v.floor[stream.Core] {
 		return
 	}
 	s := v.stream(stream)
@@ -128,13 +133,16 @@ func (s *seen) collapse() {
 
 // records is how many records a snapshot needs for the vector.
 func (v *vector) records() uint64 {
-	return uint64(len(v.floor) + len(v.streams) + v.extras)
+	return uint64(len(v.floor) + len(v.lost) + len(v.streams) + v.extras)
 }
 
 // snapshot yields the vector as records, in a fixed order.
 func (v *vector) snapshot(run uint64, yield func(Record)) {
 	for _, core := range slices.Sorted(maps.Keys(v.floor)) {
 		yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{core, v.floor[core]}}})
+	}
+	for _, core := range slices.Sorted(maps.Keys(v.lost)) {
+		yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{core, v.lost[core]}}, Arg: floorLost})
 	}
 	for _, stream := range slices.SortedFunc(maps.Keys(v.streams), Stream.compare) {
 		s := v.streams[stream]

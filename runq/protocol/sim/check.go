@@ -42,6 +42,7 @@ type history struct {
 	ended    bool   // A record that ends it was published somewhere.
 	starts   int
 	maxToken uint32
+	deaths   int // Processes that died by themselves while they ran it.
 	at       place
 }
 
@@ -269,6 +270,9 @@ func (c *checker) accepted(_ *process, e *protocol.Effect, h *history) {
 	if h.done && h.token != e.Token || h.stopped || h.absent {
 		c.fail("I6 one result", "%v: the result of token %d was accepted after that of %d (cancelled %v, absent %v)", e.ID, e.Token, h.token, h.stopped, h.absent)
 	}
+	if e.Code == protocol.CodeDone && h.mode == protocol.OnceRecorded && e.Token != h.maxToken {
+		c.fail("fencing token", "%v: the result of token %d was accepted, and %d was given out", e.ID, e.Token, h.maxToken)
+	}
 	h.done, h.token = true, e.Token
 	if data, ok := c.w.payload(e); ok && e.Ref.Bytes > 0 && string(data) != string(resultOf(e.ID, e.Token)) {
 		c.fail("I6 one result", "%v: the result of token %d reads %x", e.ID, e.Token, data)
@@ -338,7 +342,10 @@ func (c *checker) reported(e *protocol.Effect) {
 		}
 		c.task(e.ID).lost = true
 	case protocol.LossPoison:
-		c.task(e.ID).lost = true
+		h := c.task(e.ID)
+		if h.lost = true; h.deaths <= max(c.w.cfg.MaxCrashes, 1) {
+			c.fail("takeover kills are no crashes", "%v was given up as poison after %d deaths", e.ID, h.deaths)
+		}
 	case protocol.LossPayload, protocol.LossRecord, protocol.LossLog:
 		if !c.excused {
 			c.fail("I3 acknowledged is replicated", "a loss (%s, log %d, %v, record %d) was reported although copies were left", reason, e.Log, e.ID, e.Old)

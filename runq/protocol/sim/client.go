@@ -31,6 +31,9 @@ func (s *sim) act() {
 	if len(s.requests) == 0 {
 		return
 	}
+	if s.rng.IntN(80) == 0 {
+		s.post(protocol.Core(s.rng.IntN(s.w.cfg.Cores)), protocol.Event{Kind: protocol.EventDrain})
+	}
 	r := s.requests[s.rng.IntN(len(s.requests))]
 	switch n := s.rng.IntN(12); {
 	case r.resolved && n < 4:
@@ -57,8 +60,17 @@ func (s *sim) submitNew() {
 		s.w.incarnations[log]++
 		s.streams[log], s.numbers[log] = uint32(s.w.incarnations[log]), 0
 	}
-	s.numbers[log]++
-	id := protocol.TaskID{Run: s.w.cfg.Run, Stream: protocol.Stream{Core: log, Incarnation: s.streams[log]}, N: s.numbers[log]}
+	var id protocol.TaskID
+	if p := s.w.procs[log]; s.rng.IntN(3) == 0 && !p.dead && p.life > 0 {
+		id = p.node.Allocate() // The worker submits by itself.
+	} else {
+		s.numbers[log]++
+		id = protocol.TaskID{Run: s.w.cfg.Run, Stream: protocol.Stream{Core: log, Incarnation: s.streams[log]}, N: s.numbers[log]}
+	}
+	if s.byID[id] != nil {
+		s.w.check.fail("identities", "%v was given out twice", id)
+		return
+	}
 	r := &request{id: id, where: log, task: protocol.Record{
 		ID: id, Mode: protocol.Mode(s.rng.IntN(3)), Prio: uint8(s.rng.IntN(3)),
 	}}

@@ -102,7 +102,9 @@ func (s *sim) inject() {
 		}
 	case Stubborn:
 		s.w.check.count("fault", "stubborn")
+		// It hangs where no signal reaches it, and comes back as a zombie.
 		p.stubborn = true
+		p.resume = s.w.now + lease + s.rng.Int64N(3*lease)
 	case Suspicion:
 		s.w.check.count("fault", "suspicion")
 		victim := protocol.Core(s.rng.IntN(len(s.w.procs)))
@@ -113,6 +115,23 @@ func (s *sim) inject() {
 		s.cutUntil[p.core] = s.w.now + lease
 	case Rot:
 		s.rot()
+	}
+}
+
+// strike makes faults fall where chance alone seldom would: a taker stops just
+// before it kills, and an owner freezes between a store and its publication,
+// with attempts under way, until its log has been taken over.
+func (s *sim) strike(p *process) {
+	if p.pc >= len(p.program) {
+		return
+	}
+	switch e := &p.program[p.pc]; {
+	case e.Kind == protocol.EffectKill && s.opts.Faults&Kill != 0 && s.rng.IntN(25) == 0:
+		s.describe(p, "kill")
+		s.w.exit(p.core)
+	case e.Kind == protocol.EffectPublish && s.opts.Faults&Stubborn != 0 && s.rng.IntN(250) == 0 && len(p.running) > 0:
+		s.w.check.count("fault", "stubborn")
+		p.stubborn, p.resume = true, s.w.now+4*int64(s.w.cfg.Lease.Length)
 	}
 }
 
@@ -179,7 +198,8 @@ func (s *sim) rot() {
 			continue
 		}
 		r.slots[at+uint64(s.rng.IntN(protocol.RecordWords))] ^= 1 << s.rng.IntN(64)
-		if len(r.arena) > 0 && !s.rottenArena(id) {
+		// A payload that is still being copied has no other copy.
+		if len(r.arena) > 0 && o.commit == r.commit && !s.rottenArena(id) {
 			r.arena[s.rng.IntN(len(r.arena))] ^= 1
 		}
 		r.rotten = true

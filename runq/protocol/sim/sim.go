@@ -18,8 +18,8 @@ type Options struct {
 	Faults Faults
 	// Prepare is called with each node before it lives.
 	Prepare func(*protocol.Node)
-	// Record is called with each event of a node and its effects.
-	Record func(core protocol.Core, ev *protocol.Event, effects []protocol.Effect)
+	// Record is called with what each step of a node was given and returned.
+	Record func(core protocol.Core, evs []protocol.Event, effects []protocol.Effect)
 
 	// sideRenewal renews leases from a side goroutine, as a control: what hangs
 	// then seems alive.
@@ -101,6 +101,10 @@ func newSim(opts Options) *sim {
 	if rng.IntN(4) == 0 {
 		cfg.MaxExceptions = 10
 	}
+	if rng.IntN(4) == 0 {
+		cfg.Cells = 20 // Offers are refused for want of room.
+	}
+	cfg.MaxCrashes = 1 + rng.IntN(3)
 	s := &sim{
 		opts: opts, rng: rng, w: newWorld(cfg), byID: map[protocol.TaskID]*request{}, tasks: 24,
 		streams: make([]uint32, cores), numbers: make([]uint64, cores), cut: make([]protocol.Core, cores), cutUntil: make([]int64, cores),
@@ -115,7 +119,7 @@ func newSim(opts Options) *sim {
 		}
 	}
 	if opts.Record != nil {
-		w.onStep = func(p *process, ev *protocol.Event, effects []protocol.Effect) { opts.Record(p.core, ev, effects) }
+		w.onStep = func(p *process, evs []protocol.Event, effects []protocol.Effect) { opts.Record(p.core, evs, effects) }
 	}
 	for core := range cores {
 		s.boot(protocol.Core(core))
@@ -158,7 +162,12 @@ func (s *sim) action() {
 		p.stubborn = false
 	case p.resume > s.w.now:
 	default:
-		s.advance(p)
+		if !s.draining {
+			s.strike(p)
+		}
+		if !p.dead {
+			s.advance(p)
+		}
 	}
 }
 
@@ -201,29 +210,41 @@ func (s *sim) tick(p *process) {
 	s.w.step(p, protocol.Event{Kind: protocol.EventTick})
 }
 
-// work lets a process with nothing urgent do something useful.
+// work lets a process with nothing urgent do something useful: one thing, or all
+// that is there in one batch.
 func (s *sim) work(p *process) {
-	if ev, ok := s.finished(p); ok {
-		s.w.step(p, ev)
-		return
+	var evs []protocol.Event
+	limit := 1
+	if s.rng.IntN(3) == 0 {
+		limit = 4
 	}
-	for i := range s.parcels {
-		parcel := s.parcels[i]
-		if parcel.to == p.core && parcel.due <= s.w.now {
+	for len(evs) < limit {
+		ev, ok := s.finished(p)
+		if !ok {
+			break
+		}
+		evs = append(evs, ev)
+		if s.faulty(Duplicate, 8) {
+			p.inbox = append(p.inbox, ev)
+		}
+	}
+	for i := 0; i < len(s.parcels) && len(evs) < limit; i++ {
+		if parcel := s.parcels[i]; parcel.to == p.core && parcel.due <= s.w.now {
 			last := len(s.parcels) - 1
 			s.parcels[i] = s.parcels[last]
 			s.parcels = s.parcels[:last]
-			s.w.step(p, parcel.ev)
-			return
+			i--
+			evs = append(evs, parcel.ev)
 		}
 	}
-	switch s.rng.IntN(8) {
-	case 0:
-		s.w.step(p, protocol.Event{Kind: protocol.EventSteal, Log: protocol.Core(s.rng.IntN(s.w.cfg.Cores))})
-	case 1, 2, 3:
-		if free := 3 - len(p.running); free > 0 {
-			s.w.step(p, protocol.Event{Kind: protocol.EventIdle, Count: free})
-		}
+	if free := 3 - len(p.running); free > 0 && len(evs) < limit && s.rng.IntN(3) == 0 {
+		evs = append(evs, protocol.Event{Kind: protocol.EventIdle, Count: free})
+	}
+	if len(evs) == 0 && s.rng.IntN(8) == 0 {
+		evs = append(evs, protocol.Event{Kind: protocol.EventSteal, Log: protocol.Core(s.rng.IntN(s.w.cfg.Cores))})
+	}
+	if len(evs) > 0 {
+		s.w.step(p, evs...)
 	}
 }
 

@@ -65,7 +65,7 @@ type world struct {
 	onAnswer func(p *process, e *protocol.Effect)
 	onBegin  func(p *process, e *protocol.Effect)
 	onKill   func(core protocol.Core, life uint32)
-	onStep   func(p *process, ev *protocol.Event, effects []protocol.Effect)
+	onStep   func(p *process, evs []protocol.Event, effects []protocol.Effect)
 	// freeAll frees regions whose writers live, for a control.
 	freeAll bool
 }
@@ -91,8 +91,9 @@ func (w *world) boot(core protocol.Core) {
 	}
 	w.up[core] = true
 	p := &process{node: node, core: core, tick: w.now}
+	before := w.procs[core]
 	w.procs[core] = p
-	p.inbox = append(p.inbox, protocol.Event{Kind: protocol.EventStart})
+	p.inbox = append(p.inbox, protocol.Event{Kind: protocol.EventStart, Crashed: before != nil && !before.doomed})
 }
 
 // crash ends a core: its process is gone, and so is every region in its memory.
@@ -113,9 +114,23 @@ func (w *world) exit(core protocol.Core) {
 		return
 	}
 	p.dead = true
+	if !p.doomed {
+		w.countDeaths(core)
+	}
 	for _, q := range w.procs {
 		if q != nil && q.core != core && !q.dead {
-			q.inbox = append(q.inbox, protocol.Event{Kind: protocol.EventExited, Core: core, Incarnation: p.life})
+			q.inbox = append(q.inbox, protocol.Event{Kind: protocol.EventExited, Core: core, Incarnation: p.life, Crashed: !p.doomed})
+		}
+	}
+}
+
+// countDeaths notes that the owner of some tasks died by itself. Whether an
+// attempt was claimed or had begun is for the log to know, so this is the most
+// that may be held against a task.
+func (w *world) countDeaths(core protocol.Core) {
+	for _, h := range w.check.tasks {
+		if a := w.arbiter(h.at.log); h.at.epoch > 0 && a.ActiveOwner == core {
+			h.deaths++
 		}
 	}
 }
@@ -123,17 +138,25 @@ func (w *world) exit(core protocol.Core) {
 // clock returns what a process reads from its clock.
 func (w *world) clock(p *process) int64 { return w.now + w.now/1_000_000*p.rate }
 
-// step feeds an event to a process and takes its program.
-func (w *world) step(p *process, ev protocol.Event) {
-	ev.Now = instant(w.clock(p))
-	if ev.Kind == protocol.EventTick {
-		ev.Control = &protocol.Control{
-			Arbiters: slices.Clone(w.arbiters), Incarnations: slices.Clone(w.incarnations), Heartbeats: slices.Clone(w.heartbeats),
+// step feeds events to a process and takes its program.
+func (w *world) step(p *process, evs ...protocol.Event) {
+	for i := range evs {
+		evs[i].Now = instant(w.clock(p))
+		if evs[i].Kind == protocol.EventTick {
+			evs[i].Control = &protocol.Control{
+				Arbiters: slices.Clone(w.arbiters), Incarnations: slices.Clone(w.incarnations), Heartbeats: slices.Clone(w.heartbeats),
+			}
 		}
 	}
-	effects := protocol.CloneEffects(p.node.Step(&ev, nil))
+	var effects []protocol.Effect
+	if len(evs) == 1 {
+		effects = p.node.Step(&evs[0], nil)
+	} else {
+		effects = p.node.StepAll(evs, nil)
+	}
+	effects = protocol.CloneEffects(effects)
 	if w.onStep != nil {
-		w.onStep(p, &ev, effects)
+		w.onStep(p, evs, effects)
 	}
 	p.life = p.node.Incarnation()
 	p.program, p.pc = effects, 0
@@ -214,6 +237,7 @@ func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Ev
 	case protocol.EffectKill:
 		w.onKill(e.Core, e.Incarnation)
 	case protocol.EffectExit:
+		p.doomed = true
 		w.exit(p.core)
 	default:
 		return true, w.asked(e, r)
