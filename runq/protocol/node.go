@@ -192,6 +192,16 @@ func (n *Node) Exited() bool { return n.life == exited }
 // Serves reports whether the node is the active owner of a log.
 func (n *Node) Serves(log Core) bool { l := n.logs[log]; return l != nil && l.stage == serving }
 
+// Ready returns how many tasks wait in the logs that the node serves, delayed
+// ones included.
+func (n *Node) Ready() int {
+	ready := 0
+	for l := range n.owned {
+		ready += len(l.q.ready) + len(l.q.delayed)
+	}
+	return ready
+}
+
 // Allocate returns a fresh ID for a task of the node's own core. It is to be
 // called by the scheduling loop, before the EventSubmit.
 func (n *Node) Allocate() TaskID {

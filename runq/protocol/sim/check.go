@@ -49,12 +49,18 @@ type history struct {
 // over reports whether an acknowledged answer says that the task has ended.
 func (h *history) over() bool { return h.done || h.stopped || h.lost || h.absent }
 
+// published is what a log holds in an epoch, by the first copy that had it.
+type published struct {
+	owner   *checker
+	records map[uint64][protocol.RecordWords]uint64
+}
+
 // checker asserts the invariants after each effect. Its first finding stays.
 type checker struct {
 	w       *world
 	err     error
 	writers map[reign]protocol.Stream
-	logs    map[reign]map[uint64][protocol.RecordWords]uint64
+	logs    map[reign]*published
 	active  []uint32
 	reigned map[reign]bool // Epochs that became active.
 	freed1  map[protocol.RegionID]bool
@@ -68,7 +74,7 @@ type checker struct {
 
 func newChecker(w *world) *checker {
 	return &checker{
-		w: w, writers: map[reign]protocol.Stream{}, logs: map[reign]map[uint64][protocol.RecordWords]uint64{},
+		w: w, writers: map[reign]protocol.Stream{}, logs: map[reign]*published{},
 		active: make([]uint32, w.cfg.Cores), reigned: map[reign]bool{}, freed1: map[protocol.RegionID]bool{}, tasks: map[protocol.TaskID]*history{},
 		counts: map[string]map[string]int{},
 	}
@@ -78,10 +84,7 @@ func (c *checker) clone(w *world) *checker {
 	d := *c
 	d.w = w
 	d.writers, d.freed1, d.active, d.reigned = maps.Clone(c.writers), maps.Clone(c.freed1), slices.Clone(c.active), maps.Clone(c.reigned)
-	d.logs = make(map[reign]map[uint64][protocol.RecordWords]uint64, len(c.logs))
-	for r, records := range c.logs {
-		d.logs[r] = maps.Clone(records)
-	}
+	d.logs = maps.Clone(c.logs)
 	d.tasks = make(map[protocol.TaskID]*history, len(c.tasks))
 	for id, h := range c.tasks {
 		copied := *h
@@ -181,16 +184,21 @@ func (c *checker) published(p *process, e *protocol.Effect, r *region) {
 	if from.Sealed || from.Epoch != to.Epoch || to.Epoch < c.active[e.Log] && c.reigned[at] {
 		c.fail("I4 fence", "core %d published %v in log %d, whose epoch %d is served", p.core, to, e.Log, c.active[e.Log])
 	}
-	if c.logs[at] == nil {
-		c.logs[at] = map[uint64][protocol.RecordWords]uint64{}
+	log := c.logs[at]
+	switch {
+	case log == nil:
+		log = &published{c, map[uint64][protocol.RecordWords]uint64{}}
+	case log.owner != c:
+		log = &published{c, maps.Clone(log.records)}
 	}
+	c.logs[at] = log
 	for seq := from.Tail; seq < to.Tail; seq++ {
 		slot := (seq & (c.w.cfg.Slots - 1)) * protocol.RecordWords
 		words := [protocol.RecordWords]uint64(r.slots[slot : slot+protocol.RecordWords])
-		if known, ok := c.logs[at][seq]; ok && known != words && !r.rotten {
+		if known, ok := log.records[seq]; ok && known != words && !r.rotten {
 			c.fail("I2 copies agree", "record %d of log %d epoch %d differs between copies", seq, e.Log, to.Epoch)
 		} else if !ok {
-			c.logs[at][seq] = words
+			log.records[seq] = words
 			c.learn(at, seq, words)
 		}
 	}

@@ -158,7 +158,7 @@ func (s *sim) action() {
 	case p.doomed && (!p.stubborn || s.draining) && s.rng.IntN(10) == 0:
 		s.w.check.count("fault", "killed by a taker")
 		s.w.exit(p.core)
-	case p.doomed && p.stubborn && s.rng.IntN(400) == 0:
+	case p.doomed && p.stubborn && s.rng.IntN(3000) == 0:
 		p.stubborn = false
 	case p.resume > s.w.now:
 	default:

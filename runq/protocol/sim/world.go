@@ -14,10 +14,12 @@ type region struct {
 	slots  []uint64
 	arena  []byte
 	rotten bool // A record in it was damaged.
+	owner  *world
 }
 
 // process is one life of a core.
 type process struct {
+	owner   *world
 	node    *protocol.Node
 	core    protocol.Core
 	life    uint32
@@ -90,7 +92,7 @@ func (w *world) boot(core protocol.Core) {
 		w.prepare(node)
 	}
 	w.up[core] = true
-	p := &process{node: node, core: core, tick: w.now}
+	p := &process{owner: w, node: node, core: core, tick: w.now}
 	before := w.procs[core]
 	w.procs[core] = p
 	p.inbox = append(p.inbox, protocol.Event{Kind: protocol.EventStart, Crashed: before != nil && !before.doomed})
@@ -140,6 +142,9 @@ func (w *world) clock(p *process) int64 { return w.now + w.now/1_000_000*p.rate 
 
 // step feeds events to a process and takes its program.
 func (w *world) step(p *process, evs ...protocol.Event) {
+	if p.owner != w {
+		p.owner, p.node = w, p.node.Clone()
+	}
 	for i := range evs {
 		evs[i].Now = instant(w.clock(p))
 		if evs[i].Kind == protocol.EventTick {
@@ -191,6 +196,12 @@ func (w *world) perform(p *process) {
 // do performs one effect: one store, one compare-and-swap, one answer.
 func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Event) {
 	r := w.regions[e.Region]
+	if r != nil && r.owner != w {
+		switch e.Kind {
+		case protocol.EffectStoreCells, protocol.EffectStoreSlot, protocol.EffectPublish, protocol.EffectSeal:
+			r = w.own(e.Region)
+		}
+	}
 	switch e.Kind {
 	case protocol.EffectHeartbeat:
 		w.heartbeats[e.Core] = e.New
@@ -291,7 +302,7 @@ func (w *world) open(e *protocol.Effect) bool {
 		return false
 	}
 	w.regions[id] = &region{
-		writer: protocol.UnpackDirectory(e.New), commit: protocol.CommitWord{Epoch: id.Epoch}.Pack(),
+		owner: w, writer: protocol.UnpackDirectory(e.New), commit: protocol.CommitWord{Epoch: id.Epoch}.Pack(),
 		slots: make([]uint64, w.cfg.Slots*protocol.RecordWords), arena: make([]byte, uint64(w.cfg.Cells)*protocol.CellBytes),
 	}
 	w.check.opened(id)
@@ -348,24 +359,27 @@ func (w *world) arbiter(log protocol.Core) protocol.ArbiterWord {
 	return protocol.UnpackArbiter(w.arbiters[log])
 }
 
-// clone copies the world for the explorer. Hooks are set anew by the caller.
+// own makes a region this world's own before it is written to.
+func (w *world) own(id protocol.RegionID) *region {
+	copied := *w.regions[id]
+	copied.slots, copied.arena, copied.owner = slices.Clone(copied.slots), slices.Clone(copied.arena), w
+	w.regions[id] = &copied
+	return &copied
+}
+
+// clone copies the world for the explorer. Regions and nodes are copied only
+// when they change. Hooks are set anew by the caller.
 func (w *world) clone() *world {
 	c := *w
 	c.arbiters, c.incarnations, c.heartbeats = slices.Clone(w.arbiters), slices.Clone(w.incarnations), slices.Clone(w.heartbeats)
 	c.up = slices.Clone(w.up)
-	c.regions = make(map[protocol.RegionID]*region, len(w.regions))
-	for id, r := range w.regions {
-		copied := *r
-		copied.slots, copied.arena = slices.Clone(r.slots), slices.Clone(r.arena)
-		c.regions[id] = &copied
-	}
+	c.regions = maps.Clone(w.regions)
 	c.procs = make([]*process, len(w.procs))
 	for i, p := range w.procs {
 		if p == nil {
 			continue
 		}
 		copied := *p
-		copied.node = p.node.Clone()
 		copied.inbox, copied.running = slices.Clone(p.inbox), slices.Clone(p.running)
 		c.procs[i] = &copied
 	}
