@@ -48,6 +48,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		newMirrorcostCmd(),
 		newServeCmd(),
+		newRunqCmd(),
 		newDoctorCmd(),
 		newCleanCmd(),
 		newVersionCmd(),

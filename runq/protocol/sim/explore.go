@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -13,6 +14,9 @@ import (
 	"github.com/coreplica/coreplica/replica/clock"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
+
+// ErrUsage is returned for a system that cannot be.
+var ErrUsage = errors.New("no such system")
 
 // ExploreOptions say which state space to walk.
 type ExploreOptions struct {
@@ -86,6 +90,9 @@ func Explore(ctx context.Context, opts ExploreOptions) (Explored, error) {
 	cfg := protocol.Config{
 		Geometry: protocol.Geometry{Cores: opts.Cores, Slots: protocol.MinSlots, Cells: 4}, Run: 1, K: opts.K, MinInSync: 1,
 		Lease: clock.Lease{Length: time.Second}, Retry: time.Hour,
+	}
+	if _, err := protocol.NewNode(cfg, 0); err != nil {
+		return x.out, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	w := newWorld(cfg)
 	w.prepare = opts.Prepare
@@ -206,7 +213,8 @@ func (x *explorer) successors(s *state) []*state {
 		c.path = &trail{name, s.path}
 		do(c)
 		x.out.Transitions++
-		x.out.Actions[name[:min(len(name), 6)]]++
+		kind, _, _ := strings.Cut(name, " ")
+		x.out.Actions[kind]++
 		next = append(next, c)
 	}
 	for core, p := range s.w.procs {
