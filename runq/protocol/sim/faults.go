@@ -129,7 +129,7 @@ func (s *sim) strike(p *process) {
 	case e.Kind == protocol.EffectKill && s.opts.Faults&Kill != 0 && s.rng.IntN(25) == 0:
 		s.describe(p, "kill")
 		s.w.exit(p.core)
-	case e.Kind == protocol.EffectPublish && s.opts.Faults&Stubborn != 0 && s.rng.IntN(30) == 0 && len(p.running) > 0:
+	case e.Kind == protocol.EffectPublish && s.opts.Faults&Stubborn != 0 && s.rng.IntN(8) == 0 && len(p.running) > 0:
 		s.w.check.count("fault", "stubborn")
 		p.stubborn, p.resume = true, s.w.now+4*int64(s.w.cfg.Lease.Length)
 	}
