@@ -33,9 +33,9 @@ lint: ## vet, staticcheck and the rules of the repository
 bench: ## nanoseconds per event of each probe, and the load's own speed
 	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem -count=1 -p 1 ./bpf/... ./mirrorcost/load/...
 
-trial: ## the long statistical trials: A/A runs over many seeds (an hour or more)
+trial: ## the long trials: A/A runs, 10^8 simulated steps, all states, SPIN (hours)
 	@scripts/setup test
-	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/...
+	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 8h -v -run Trial ./mirrorcost/... ./runq/...
 
 generate: ## compile the BPF programs again (needs clang-14)
 	@scripts/setup test

@@ -37,6 +37,7 @@ var lookups = map[Feature]func() string{
 	Bpftool:   func() string { return command("bpftool") },
 	Clang14:   func() string { return command("clang-14") },
 	GoCommand: func() string { return command("go") },
+	Spin:      func() string { return first(command("spin"), command("gcc")) },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

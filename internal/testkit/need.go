@@ -37,6 +37,7 @@ const (
 	Bpftool   Feature = "bpftool"   // the bpftool command
 	Clang14   Feature = "clang14"   // the pinned compiler of the BPF objects
 	GoCommand Feature = "gocommand" // the go command, to build helpers
+	Spin      Feature = "spin"      // the model checker, and gcc for its verifier
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 
