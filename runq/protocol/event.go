@@ -99,8 +99,8 @@ type Event struct {
 	Message     *Message
 	OK          bool
 	Word        uint64
-	Slots       []uint64 `json:"-"` // Result of a read: the ring, then the arena.
-	Arena       []byte   `json:"-"`
+	Slots       []uint64 // Result of a read: the ring, then the arena.
+	Arena       []byte
 	Rest        []Effect `json:"-"`
 }
 

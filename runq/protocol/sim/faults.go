@@ -191,15 +191,17 @@ func (s *sim) rot() {
 	for _, other := range ids {
 		o := s.w.regions[other]
 		same := other.Log == id.Log && other.Epoch == id.Epoch && other.Host != id.Host
-		if !same || protocol.UnpackCommit(o.commit).Tail <= seq {
+		if !same {
 			continue
+		}
+		if o.commit != r.commit {
+			return // What is still being copied has no other copy.
 		}
 		if _, err := protocol.Decode(o.slots[at:at+protocol.RecordWords], s.w.cfg.Run); err != nil {
 			continue
 		}
 		r.slots[at+uint64(s.rng.IntN(protocol.RecordWords))] ^= 1 << s.rng.IntN(64)
-		// A payload that is still being copied has no other copy.
-		if len(r.arena) > 0 && o.commit == r.commit && !s.rottenArena(id) {
+		if len(r.arena) > 0 && !s.rottenArena(id) {
 			r.arena[s.rng.IntN(len(r.arena))] ^= 1
 		}
 		r.rotten = true

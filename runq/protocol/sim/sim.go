@@ -18,6 +18,8 @@ type Options struct {
 	Faults Faults
 	// Prepare is called with each node before it lives.
 	Prepare func(*protocol.Node)
+	// Begin is called with the configuration that the seed chose.
+	Begin func(protocol.Config)
 	// Record is called with what each step of a node was given and returned.
 	Record func(core protocol.Core, evs []protocol.Event, effects []protocol.Effect)
 
@@ -105,6 +107,9 @@ func newSim(opts Options) *sim {
 		cfg.Cells = 20 // Offers are refused for want of room.
 	}
 	cfg.MaxCrashes = 1 + rng.IntN(3)
+	if opts.Begin != nil {
+		opts.Begin(cfg)
+	}
 	s := &sim{
 		opts: opts, rng: rng, w: newWorld(cfg), byID: map[protocol.TaskID]*request{}, tasks: 24,
 		streams: make([]uint32, cores), numbers: make([]uint64, cores), cut: make([]protocol.Core, cores), cutUntil: make([]int64, cores),
