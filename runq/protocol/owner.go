@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"slices"
+
 	"github.com/coreplica/coreplica/replica/quorum"
 )
 
@@ -441,8 +443,10 @@ func (n *Node) giveBack(l *log) {
 // earlier epochs are sealed (or the log would not be served) and no hand-off is
 // open (or the entry would not be a tombstone). The vector remembers the ID.
 func (n *Node) collectGarbage(l *log) {
-	for len(l.doomed) > 0 {
-		t := l.q.find(l.doomed[0])
+	done := 0
+	defer func() { l.doomed = slices.Delete(l.doomed, 0, done) }()
+	for ; done < len(l.doomed); done++ {
+		t := l.q.find(l.doomed[done])
 		if t != nil && t.state.Terminal() && t.collected {
 			if t.seq >= l.published {
 				return
@@ -454,7 +458,6 @@ func (n *Node) collectGarbage(l *log) {
 			}
 			n.emit(Effect{Kind: EffectForget, Log: l.id, ID: id})
 		}
-		l.doomed = l.doomed[1:]
 	}
 }
 

@@ -290,8 +290,8 @@ func (c *checker) accepted(_ *process, e *protocol.Effect, h *history) {
 // durable checks I3 for a task that was just acknowledged.
 func (c *checker) durable(id protocol.TaskID, h *history) {
 	w := c.w.arbiter(h.at.log)
-	if h.at.epoch == 0 || w.ActiveEpoch != h.at.epoch {
-		return // It has been taken over since; conserved speaks for it.
+	if h.at.epoch == 0 || w.ActiveEpoch != h.at.epoch || h.ended {
+		return // It went on before the answer came; conserved speaks for it.
 	}
 	copies := 0
 	for member := range w.InSync(c.w.cfg.Cores).All() {

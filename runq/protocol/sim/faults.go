@@ -188,15 +188,16 @@ func (s *sim) rot() {
 	}
 	seq := commit.Tail - 1 - s.rng.Uint64N(min(commit.Tail, s.w.cfg.Slots/2))
 	at := (seq & (s.w.cfg.Slots - 1)) * protocol.RecordWords
-	for _, other := range ids {
-		o := s.w.regions[other]
-		same := other.Log == id.Log && other.Epoch == id.Epoch && other.Host != id.Host
-		if !same {
-			continue
-		}
-		if o.commit != r.commit {
+	copies := slices.DeleteFunc(ids, func(o protocol.RegionID) bool {
+		return o.Log != id.Log || o.Epoch != id.Epoch || o.Host == id.Host
+	})
+	for _, other := range copies {
+		if s.w.regions[other].commit != r.commit {
 			return // What is still being copied has no other copy.
 		}
+	}
+	for _, other := range copies {
+		o := s.w.regions[other]
 		if _, err := protocol.Decode(o.slots[at:at+protocol.RecordWords], s.w.cfg.Run); err != nil {
 			continue
 		}
