@@ -1,6 +1,7 @@
 package protocol_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -26,6 +27,18 @@ func TestMutantsAreCaught(t *testing.T) {
 				}
 			}
 			t.Errorf("%d seeds do not notice", mutantSeeds)
+		})
+	}
+}
+
+// The explorer notices too, without luck.
+func TestExplorerCatchesMutants(t *testing.T) {
+	for _, name := range []string{"ack before last replica", "shortest log", "old regions freed early", "payload in one copy"} {
+		t.Run(name, func(t *testing.T) {
+			opts := sim.ExploreOptions{Cores: 3, K: 2, Tasks: 1, Failures: 1, MaxStates: 50_000, Prepare: protocol.Mutate(name)}
+			if out, err := sim.Explore(context.Background(), opts); !errors.Is(err, sim.ErrViolation) {
+				t.Errorf("%d states do not notice: %v", out.States, err)
+			}
 		})
 	}
 }

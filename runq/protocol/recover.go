@@ -28,6 +28,9 @@ type recovery struct {
 	at      int
 	words   []CommitWord // What sealing found, epoch 0 for a lost region.
 	best    uint64       // The highest sealed tail.
+	// common is the lowest one: what stands above it was never in all copies,
+	// so it was never acknowledged, and it is no loss if it is gone.
+	common  uint64
 	found   map[uint64]Record
 	arenas  [][]byte
 	data    map[TaskID][]byte
@@ -285,7 +288,11 @@ func (n *Node) measure(l *log) {
 	rec := l.rec
 	rec.found = map[uint64]Record{}
 	lowest := uint64(MaxTail)
+	rec.common = MaxTail
 	for _, w := range rec.words {
+		if w.Epoch != 0 {
+			rec.common = min(rec.common, w.Tail)
+		}
 		rec.best, lowest = max(rec.best, w.Tail), min(lowest, w.Tail)
 	}
 	if n.mut&mutShortestLog != 0 && lowest < rec.best {
@@ -326,8 +333,12 @@ func (n *Node) rebuild(l *log) {
 			rec.data[t.ID] = data
 			continue
 		}
-		rec.report(l.id, t, LossPayload)
 		t.Payload = Ref{}
+		if !rec.self && t.Record.Seq >= rec.common {
+			l.q.end(t, StateCancelled) // Its submitter was never told of it.
+			continue
+		}
+		rec.report(l.id, t, LossPayload)
 		if !t.state.Terminal() {
 			l.q.end(t, StateLost)
 		}
@@ -375,6 +386,9 @@ func (n *Node) replay(l *log) {
 		}
 		if n.mut&mutTruncate != 0 && seq > start {
 			return
+		}
+		if seq >= rec.common {
+			continue
 		}
 		rec.reports = append(rec.reports, Effect{Kind: EffectReport, Log: l.id, Seq: LossRecord, Old: seq})
 	}
