@@ -23,7 +23,7 @@ func (n *Node) aborted(ev *Event) {
 	}
 	mine := func(e *Effect) bool { return e.Log == failed.Log && e.belongs() }
 	w := UnpackCommit(ev.Word)
-	if l != nil && l.stage == serving && failed.Kind == EffectPublish && w.Epoch == l.epoch && w.Sealed {
+	if l != nil && (l.stage == serving || l.stage == broken) && failed.Kind == EffectPublish && w.Epoch == l.epoch && w.Sealed {
 		for i := range ev.Rest {
 			n.unknown(&ev.Rest[i])
 		}
@@ -37,7 +37,7 @@ func (n *Node) aborted(ev *Event) {
 		switch e := &ev.Rest[i]; {
 		case !mine(e):
 			n.emit(*e)
-		case l != nil && l.stage == serving && e.waits():
+		case l != nil && l.stage == broken && e.waits():
 			l.held = append(l.held, *e)
 		}
 	}
@@ -46,8 +46,8 @@ func (n *Node) aborted(ev *Event) {
 // lostCopy notes that a region cannot be written: its memory is gone, or has no
 // room for a fresh one.
 func (n *Node) lostCopy(l *log, host Core) {
-	if l.stage == serving {
-		l.wanted = true
+	if l.stage == serving || l.stage == broken {
+		l.stage = broken
 	} else {
 		l.stage, l.rec.asked = copying, false
 	}
@@ -100,7 +100,7 @@ func (n *Node) fence(l *log) {
 
 // superseded gives a log up that another node has a newer epoch of.
 func (n *Node) superseded(l *log) {
-	if l.stage == serving || l.rec != nil && l.rec.self {
+	if l.stage == serving || l.stage == broken || l.rec != nil && l.rec.self {
 		n.fence(l)
 		return
 	}

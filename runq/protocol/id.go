@@ -46,10 +46,6 @@ type TaskID struct {
 	N uint64
 }
 
-func (id TaskID) compare(o TaskID) int {
-	return cmp.Or(cmp.Compare(id.Run, o.Run), id.Stream.compare(o.Stream), cmp.Compare(id.N, o.N))
-}
-
 func (id TaskID) String() string {
 	return fmt.Sprintf("%x/%d.%d.%d", id.Run, id.Core, id.Incarnation, id.N)
 }

@@ -18,6 +18,7 @@ const (
 	copying           // Writing a snapshot into fresh regions.
 	activating        // Making them the log.
 	handingOver       // Giving the log to its own core.
+	broken            // A copy was lost under a publish: nothing goes on before there are fresh ones.
 )
 
 // log is a log that the node owns or is about to own.

@@ -99,9 +99,6 @@ func (q *queue) find(id TaskID) *task {
 	return &q.tasks[i]
 }
 
-// len returns the number of entries, tombstones included.
-func (q *queue) len() int { return len(q.index) }
-
 // records is how many records a snapshot of the queue has.
 func (q *queue) records() uint64 { return uint64(len(q.index)) + q.seen.records() + 2 }
 

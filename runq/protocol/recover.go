@@ -89,12 +89,12 @@ func (n *Node) advanceLog(l *log) {
 		return
 	}
 	switch l.stage {
+	case broken:
+		n.renewCopies(l)
 	case serving:
 		switch {
 		case l.wanted:
-			l.wanted = false
-			l.stage, l.rec = swapping, &recovery{from: l.word, self: true}
-			n.advanceLog(l)
+			n.renewCopies(l)
 		case l.giving != noCore && l.q.claimed == 0:
 			n.handOver(l)
 		}
@@ -108,6 +108,13 @@ func (n *Node) advanceLog(l *log) {
 	case copying:
 		n.copyOut(l)
 	}
+}
+
+// renewCopies takes the log over from ourselves, to have it in other regions.
+func (n *Node) renewCopies(l *log) {
+	l.wanted = false
+	l.stage, l.rec = swapping, &recovery{from: l.word, self: true}
+	n.advanceLog(l)
 }
 
 func (n *Node) askFor(l *log, e Effect) {

@@ -131,7 +131,7 @@ func (s *sim) strike(p *process) {
 		s.w.exit(p.core)
 	case e.Kind == protocol.EffectPublish && s.opts.Faults&Stubborn != 0 && s.rng.IntN(8) == 0 && len(p.running) > 0:
 		s.w.check.count("fault", "stubborn")
-		p.stubborn, p.resume = true, s.w.now+4*int64(s.w.cfg.Lease.Length)
+		p.stubborn, p.resume = true, s.w.now+int64(s.w.cfg.Lease.Length)*5/2
 	}
 }
 

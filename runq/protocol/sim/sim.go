@@ -30,7 +30,7 @@ type Options struct {
 }
 
 // DefaultSteps is how many actions of a run have faults among them.
-const DefaultSteps = 4000
+const DefaultSteps = 5000
 
 // patience is how many actions a run may take to settle without faults.
 const patience = 150_000
