@@ -36,10 +36,6 @@ lint: ## vet, staticcheck and the rules of the repository
 bench: ## nanoseconds per event of each probe, the load's own speed, memory near and far
 	$(SUDO) env "PATH=$$PATH" go test -run '^$$' -bench . -benchmem -count=1 -p 1 ./bpf/... ./mirrorcost/load/... ./numa/...
 
-trial: ## the long trials: A/A runs over many seeds, a million spoiled machines (an hour or more)
-	@scripts/setup test
-	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 4h -v -run Trial ./mirrorcost/... ./numa/...
-
 lab-up: build ## start three virtual machines with vagrant, two memory cells each
 	@scripts/setup lab
 	@$(LAB) up
@@ -53,6 +49,10 @@ lab-down: ## remove all that lab-up made, also after a kill -9
 trial-lab: build ## all of the lab from nothing to nothing, with times (20 minutes)
 	@scripts/setup lab
 	@$(LAB) trial
+
+trial: ## the long trials: A/A runs, a million spoiled machines, 10^8 simulated steps, all states, SPIN (hours)
+	@scripts/setup test
+	$(SUDO) env "PATH=$$PATH" COREPLICA_TRIAL=1 go test -count=1 -p 1 -timeout 8h -v -run Trial ./mirrorcost/... ./numa/... ./runq/...
 
 generate: ## compile the BPF programs again (needs clang-14)
 	@scripts/setup test

@@ -49,6 +49,7 @@ func commands() []*cobra.Command {
 		newMirrorcostCmd(),
 		newNumaCmd(),
 		newServeCmd(),
+		newRunqCmd(),
 		newDoctorCmd(),
 		newLabCmd(),
 		newCleanCmd(),

@@ -20,6 +20,7 @@ func rules(root fs.FS) map[string]func(*Tree) []Problem {
 		"files are formatted":          Formatted,
 		"exported names have comments": Comments,
 		"comments promise nothing":     Unfinished,
+		"one executor swaps":           Swaps,
 		"links lead somewhere": Links(func(name string) bool {
 			_, err := fs.Stat(root, name)
 			return err == nil
@@ -153,6 +154,15 @@ var controls = []struct {
 		"a promise", "comments promise nothing",
 		map[string]string{"a.go": "package a\n\n// x is short. TO" + "DO: more.\nvar x int\n"},
 		[]string{"a.go:3: the comment says TO" + "DO"},
+	},
+	{
+		"a second executor", "one executor swaps",
+		map[string]string{
+			"runq/a.go":              "package runq\n\nfunc f() { word.CompareAndSwap(1, 2) }\n",
+			"runq/internal/shm/a.go": "package shm\n\nfunc f() { atomic.CompareAndSwapUint64(&word, 1, 2) }\n",
+			"numa/a.go":              "package numa\n\nfunc f() { word.CompareAndSwap(1, 2) }\n",
+		},
+		[]string{"runq/a.go:3: swaps a word: only runq/internal/shm may, on behalf of the protocol"},
 	},
 	{
 		"dead links", "links lead somewhere",

@@ -195,3 +195,30 @@ func Unfinished(t *Tree) []Problem {
 	}
 	return problems
 }
+
+// swapsAllowed is where the queue's words in shared memory are swapped: one
+// executor performs the protocol's effects, so that what was simulated and
+// explored is all that happens to them.
+const swapsAllowed = "runq/internal/shm"
+
+// Swaps checks that nothing else in runq compares and swaps.
+func Swaps(t *Tree) []Problem {
+	var problems []Problem
+	for _, name := range t.sortedNames(hasExt(".go")) {
+		dir := path.Dir(name)
+		if !within(dir, "runq") || within(dir, swapsAllowed) {
+			continue
+		}
+		ast.Inspect(t.Go[name], func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if f, ok := call.Fun.(*ast.SelectorExpr); ok && strings.HasPrefix(f.Sel.Name, "CompareAndSwap") {
+				problems = append(problems, Problem{name, t.line(call.Pos()), "swaps a word: only " + swapsAllowed + " may, on behalf of the protocol"})
+			}
+			return true
+		})
+	}
+	return problems
+}

@@ -51,6 +51,7 @@ var lookups = map[Feature]func() string{
 		return first(command("vagrant"), file("/usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json"))
 	},
 	ShellLint: func() string { return command("shellcheck") },
+	Spin:      func() string { return first(command("spin"), command("gcc")) },
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"

@@ -49,6 +49,7 @@ const (
 	QEMUIO    Feature = "qemuio"    // qemu-io and qemu-img, an NBD client that others wrote
 	Vagrant   Feature = "vagrant"   // vagrant with its plugin for libvirt
 	ShellLint Feature = "shelllint" // the shellcheck command
+	Spin      Feature = "spin"      // the model checker, and gcc for its verifier
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 

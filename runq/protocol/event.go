@@ -1,0 +1,314 @@
+package protocol
+
+import (
+	"fmt"
+
+	"github.com/coreplica/coreplica/replica/clock"
+)
+
+// EventKind is what happened to a node.
+type EventKind uint8
+
+const (
+	// EventStart begins a worker's life. It comes first, once. Crashed says
+	// that the life before ended, neither by a takeover nor by EffectExit.
+	EventStart EventKind = iota + 1
+	// EventTick brings the time and a reading of the control page: arbiter
+	// words first, then heartbeats, so that a heartbeat is never older than an
+	// owner. It comes from the scheduling loop, several times a renewal.
+	EventTick
+	// EventExited says that the process (Core, Incarnation) has exited, as its
+	// pidfd tells. Crashed says that neither a takeover nor EffectExit ended it.
+	EventExited
+	// EventSuspect says that a core should be taken for hung without waiting
+	// for its lease.
+	EventSuspect
+	// EventSubmit brings Task with Payload. Task.ID must be allocated already.
+	EventSubmit
+	// EventCancel asks to cancel ID in Log.
+	EventCancel
+	// EventResolve asks what became of ID in Log.
+	EventResolve
+	// EventCollect hands the result of ID in Log over and lets it be dropped.
+	EventCollect
+	// EventIdle says that Count handlers are free.
+	EventIdle
+	// EventFinished says how an attempt ended.
+	EventFinished
+	// EventSteal asks for half of the queue Log.
+	EventSteal
+	// EventMessage brings a message from another node, or from this one.
+	EventMessage
+	// EventStreamClosed says that the submitter of Stream is gone.
+	EventStreamClosed
+	// EventDrain refuses new tasks from now on.
+	EventDrain
+	// EventResult answers the effect that ended the last program. It may come
+	// after other events, but not twice.
+	EventResult
+	// EventAborted says that an effect failed; Rest begins with it. Nothing of
+	// Rest was performed. It is the very next event.
+	EventAborted
+	eventKinds
+)
+
+var eventNames = [eventKinds]string{"", "start", "tick", "exited", "suspect", "submit", "cancel", "resolve", "collect", "idle",
+	"finished", "steal", "message", "stream-closed", "drain", "result", "aborted"}
+
+func (k EventKind) String() string {
+	if k < eventKinds {
+		return eventNames[k]
+	}
+	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
+
+// Outcome is how an attempt ended.
+type Outcome uint8
+
+const (
+	// OutcomeDone brings a result in Payload; a failure that will not be
+	// retried is a result too.
+	OutcomeDone Outcome = iota
+	// OutcomeRetry wants another attempt from NotBefore on. An AtMostOnce task
+	// does not get one: it ends with Payload as its result.
+	OutcomeRetry
+)
+
+// Control is a reading of the control page, one word a core.
+type Control struct {
+	Arbiters, Incarnations, Heartbeats []uint64
+}
+
+// Event is something that happened. Kind says which fields mean something.
+type Event struct {
+	Kind        EventKind
+	Now         clock.Instant // Nanoseconds since the run began, by this core's clock; on every event.
+	Core        Core
+	Incarnation uint32
+	Crashed     bool
+	Log         Core
+	ID          TaskID
+	Task        Record
+	Attempt     uint16
+	Token       uint32
+	Outcome     Outcome
+	NotBefore   uint64
+	Payload     []byte
+	Count       int
+	Control     *Control
+	Message     *Message
+	OK          bool
+	Word        uint64
+	Slots       []uint64 // Result of a read: the ring, then the arena.
+	Arena       []byte
+	Rest        []Effect `json:"-"`
+}
+
+// MessageKind is what a message wants.
+type MessageKind uint8
+
+const (
+	// MessageSteal asks ToLog for up to Count tasks for FromLog.
+	MessageSteal MessageKind = iota + 1
+	// MessageOffer offers Task of FromLog to ToLog.
+	MessageOffer
+	// MessageAccept says that FromLog has taken, or had taken, an offer.
+	MessageAccept
+	// MessageRefuse says that FromLog will never take this offer.
+	MessageRefuse
+	// MessageQuery asks ToLog whether a task that moved there has ended.
+	MessageQuery
+	// MessageEnded answers yes. There is no answer no.
+	MessageEnded
+	// MessageHandBack asks the owner of ToLog to give it to its own core.
+	MessageHandBack
+	// MessageFloor publishes the low watermark in Task.ID.
+	MessageFloor
+	messageKinds
+)
+
+var messageNames = [messageKinds]string{"", "steal", "offer", "accept", "refuse", "query", "ended", "hand-back", "floor"}
+
+func (k MessageKind) String() string {
+	if k < messageKinds {
+		return messageNames[k]
+	}
+	return fmt.Sprintf("MessageKind(%d)", uint8(k))
+}
+
+// Message is what nodes tell each other about hand-offs. It goes to whoever
+// owns ToLog, and it may be lost, repeated, late and out of order.
+type Message struct {
+	Kind           MessageKind
+	FromLog, ToLog Core
+	From           Core
+	Count          int
+	Task           Record // Its ID and Hop name the hand-off.
+	Payload        []byte
+}
+
+// EffectKind is what an executor shall do.
+type EffectKind uint8
+
+const (
+	// EffectHeartbeat stores New into the core's heartbeat word.
+	EffectHeartbeat EffectKind = iota + 1
+	// EffectStoreCells stores Data at the cell Seq of Region's arena.
+	EffectStoreCells
+	// EffectStoreSlot stores Words at the place of Seq in Region's ring.
+	EffectStoreSlot
+	// EffectPublish swaps Region's commit word from Old to New. If it was not
+	// Old, the program is aborted with the word that was there, 0 for a region
+	// that is not there.
+	EffectPublish
+	// EffectOpen finds Region an area, clears it and writes its directory word
+	// New and commit word; a region of the same name is cleared again. If its
+	// host's memory is gone or full, the program is aborted with Word 0.
+	EffectOpen
+	// EffectFreeBelow frees the areas of Log whose epoch is below Epoch, and
+	// not Old, and whose writer has exited or is this process.
+	EffectFreeBelow
+	// EffectAnswer tells whoever asked about ID.
+	EffectAnswer
+	// EffectBegin starts an attempt with the payload Ref, to be read from any
+	// valid copy in Members of (Log, Epoch).
+	EffectBegin
+	// EffectStop asks an attempt to stop: its task was cancelled.
+	EffectStop
+	// EffectReject says that the end of an attempt was not accepted.
+	EffectReject
+	// EffectSend sends Message, with the payload Ref attached as for a begin.
+	EffectSend
+	// EffectReport says that a task (or, with a zero ID, records of Log) is
+	// lost.
+	EffectReport
+	// EffectForget says that the tombstone of ID is gone.
+	EffectForget
+	// EffectResetAffinity lets the process (Core, Incarnation) run anywhere: a
+	// victim pinned under a real-time hog would not get to die.
+	EffectResetAffinity
+	// EffectKill kills it. EventExited follows when it is gone.
+	EffectKill
+	// EffectUnkillable says that it did not go within the deadline.
+	EffectUnkillable
+	// EffectExit ends this process: it was fenced off.
+	EffectExit
+
+	// The effects below end a program and are answered by EventResult.
+
+	// EffectDraw adds one to Log's stream counter; Word is the new value.
+	EffectDraw
+	// EffectArbiter swaps Log's arbiter word from Old to New; OK says whether,
+	// and Word what is there now.
+	EffectArbiter
+	// EffectSeal sets the sealed bit of Region's commit word if it is of
+	// Epoch, by compare-and-swap until it holds; Word is the word then. Not OK
+	// is a region that is not there.
+	EffectSeal
+	// EffectRead reads Region: Slots, Arena and its commit Word.
+	EffectRead
+	effectKinds
+)
+
+var effectNames = [effectKinds]string{"", "heartbeat", "store-cells", "store-slot", "publish", "open", "free-below", "answer", "begin",
+	"stop", "reject", "send", "report", "forget", "reset-affinity", "kill", "unkillable", "exit", "draw", "arbiter", "seal", "read"}
+
+func (k EffectKind) String() string {
+	if k < effectKinds {
+		return effectNames[k]
+	}
+	return fmt.Sprintf("EffectKind(%d)", uint8(k))
+}
+
+// Asks reports whether the effect ends a program and is answered.
+func (k EffectKind) Asks() bool { return k >= EffectDraw }
+
+// Effect is one thing to do. Words and Data belong to the node and change with
+// its next Step; Kind says which fields mean something.
+type Effect struct {
+	Kind        EffectKind
+	Code        Code
+	Mode        Mode
+	Attempt     uint16
+	Log         Core
+	Core        Core
+	Region      RegionID
+	Incarnation uint32
+	Token       uint32
+	Epoch       uint32
+	Seq         uint64
+	Old, New    uint64
+	Words       []uint64
+	Data        []byte
+	ID          TaskID
+	Ref         Ref
+	Members     []Core
+	Message     *Message
+}
+
+// Code is an answer.
+type Code uint8
+
+const (
+	// CodeAccepted says that every in-sync copy has the task and its payload.
+	CodeAccepted Code = iota + 1
+	// CodeKnown says that the ID was submitted before; Seq has its [TaskState],
+	// StateNone when it ended and was forgotten.
+	CodeKnown
+	// CodeAbsent says that the ID was never accepted and never will be.
+	CodeAbsent
+	// CodeCancelled says that the task will not start any more.
+	CodeCancelled
+	// CodeCancelAsked says that an attempt is under way and was asked to stop.
+	CodeCancelAsked
+	// CodeMoved says to ask the log Core instead.
+	CodeMoved
+	// CodeResult hands the result over, in Ref.
+	CodeResult
+	// CodeDone says that a result was accepted.
+	CodeDone
+	// CodeRetry says that the task will be attempted again.
+	CodeRetry
+	// CodeNotOwner says to ask Core, who owns the log.
+	CodeNotOwner
+	// CodeBusy says to ask again: the log is being copied, or a hand-off is
+	// open.
+	CodeBusy
+	// CodeFull says that the log or its arena has no room.
+	CodeFull
+	// CodeDegraded says that there are fewer in-sync copies than promised.
+	CodeDegraded
+	// CodeTooLarge says that a payload would not fit an empty arena.
+	CodeTooLarge
+	// CodeOtherRun says that the ID is of another run.
+	CodeOtherRun
+	// CodeDraining says that no tasks are taken any more.
+	CodeDraining
+	// CodeUnknown says that the outcome is not known: resolve the ID.
+	CodeUnknown
+	// CodeClosed says that the ID's stream is closed.
+	CodeClosed
+	// CodeInvalid says that the task makes no sense.
+	CodeInvalid
+	codes
+)
+
+var codeNames = [codes]string{"", "accepted", "known", "absent", "cancelled", "cancel-asked", "moved", "result", "done", "retry", "not-owner",
+	"busy", "full", "degraded", "too-large", "other-run", "draining", "unknown", "closed", "invalid"}
+
+func (c Code) String() string {
+	if c < codes {
+		return codeNames[c]
+	}
+	return fmt.Sprintf("Code(%d)", uint8(c))
+}
+
+// Reasons of a loss, in Seq of an EffectReport.
+const (
+	LossInFlight = iota + 1 // An AtMostOnce attempt was under way when its core failed.
+	LossPoison              // More than MaxCrashes workers died of it.
+	LossPayload             // No copy of the payload is valid.
+	LossRecord              // No copy of a record is valid, with Seq in Token.
+	LossLog                 // No copy of the log is left.
+	LossEpochs              // The log has run out of epochs and cannot be taken over.
+)

@@ -1,0 +1,471 @@
+package protocol
+
+import (
+	"slices"
+
+	"github.com/coreplica/coreplica/replica/quorum"
+)
+
+// stage is what a node is doing with a log.
+type stage uint8
+
+const (
+	serving     stage = iota
+	swapping          // Raising the epoch in the arbiter word.
+	killing           // Waiting for the earlier owners to exit.
+	sealing           // Sealing the regions of the last active epoch.
+	reading           // Reading them.
+	copying           // Writing a snapshot into fresh regions.
+	activating        // Making them the log.
+	handingOver       // Giving the log to its own core.
+	broken            // A copy was lost under a publish: nothing goes on before there are fresh ones.
+)
+
+// log is a log that the node owns or is about to own.
+type log struct {
+	id    Core
+	epoch uint32
+	stage stage
+	word  ArbiterWord
+	// members hold the copies, in the order in which they are published, and
+	// lives are the incarnations of their cores when the copies were made.
+	members []Core
+	lives   []uint32
+	q       *queue
+	arena   arena
+	// next is the sequence number of the next record, head of the snapshot that
+	// the log starts with, published of the first record that may not be in all
+	// copies yet.
+	next, head, published uint64
+	// words are the records that this step appended, flushed up to sent; first
+	// is the sequence number of the next one to flush.
+	words    []uint64
+	sent     int
+	first    uint64
+	payloads []Effect
+	freed    []Ref
+	// doomed are tombstones that nobody waits for, in the order of their end.
+	doomed []TaskID
+	// wanted asks for new regions: a copy was lost, or a core came back.
+	wanted bool
+	// giving is the core that wants the log back, or noCore.
+	giving Core
+	// held are effects behind a publish that failed for want of a copy: they
+	// are due when the log is served again.
+	held []Effect
+	// lows are the low watermarks that were published, by stream.
+	lows map[Stream]uint64
+	rec  *recovery
+}
+
+// submit takes a task.
+func (n *Node) submit(ev *Event) {
+	id := ev.Task.ID
+	l, code := n.admit(ev)
+	if code != 0 {
+		n.answer(id.Core, id, code)
+		return
+	}
+	if t := l.q.find(id); t != nil || l.q.seen.has(id) {
+		n.known(l, id, t)
+		return
+	}
+	r := ev.Task
+	r.Kind, r.Attempt, r.Token, r.Hop, r.Crashes, r.Arg, r.Arg2 = KindEnqueue, 0, 0, 0, 0, 0, 0
+	r.Flags &= Detached
+	if !n.grow(l, id) {
+		n.answer(l.id, id, CodeFull)
+		return
+	}
+	ref, ok := n.store(l, ev.Payload)
+	if !ok {
+		n.answer(l.id, id, CodeFull)
+		return
+	}
+	r.Payload = ref
+	n.append(l, r)
+	n.answer(l.id, id, CodeAccepted)
+}
+
+// admit says why a task is not taken, or which log takes it.
+func (n *Node) admit(ev *Event) (*log, Code) {
+	id := ev.Task.ID
+	l, code := n.serves(id, id.Core)
+	switch {
+	case code != 0:
+		return nil, code
+	case id.N == 0 || id.N > MaxN || ev.Task.Mode >= modes || ev.Task.Prio > MaxPrio ||
+		ev.Task.NotBefore > MaxTime || ev.Task.Deadline > MaxTime || ev.Task.Affinity > MaxCores:
+		return nil, CodeInvalid
+	case n.draining:
+		return nil, CodeDraining
+	case len(l.members) < n.cfg.MinInSync:
+		return nil, CodeDegraded
+	case l.q.seen.closed(id.Stream):
+		return nil, CodeClosed
+	case cells(len(ev.Payload)) > n.cfg.Cells:
+		return nil, CodeTooLarge
+	}
+	return l, 0
+}
+
+// serves returns the log that a request is about, or the answer to it.
+func (n *Node) serves(id TaskID, log Core) (*log, Code) {
+	switch {
+	case id.Run != n.cfg.Run:
+		return nil, CodeOtherRun
+	case int(log) >= n.cfg.Cores || int(id.Core) >= n.cfg.Cores:
+		return nil, CodeInvalid
+	case n.logs[log] == nil:
+		return nil, CodeNotOwner
+	case n.logs[log].stage != serving:
+		return nil, CodeBusy
+	}
+	return n.logs[log], 0
+}
+
+// known answers about an ID that the log has seen.
+func (n *Node) known(l *log, id TaskID, t *task) {
+	e := Effect{Kind: EffectAnswer, Log: l.id, ID: id, Code: CodeKnown}
+	if t == nil && !l.q.seen.has(id) && l.q.seen.closed(id.Stream) {
+		e.Seq = uint64(StateLost)
+	}
+	if t != nil {
+		e.Seq = uint64(t.state)
+		switch t.state {
+		case StateMoved:
+			e.Code, e.Core = CodeMoved, Core(t.Arg)
+		case StateMoving:
+			e.Code = CodeBusy
+		case StateDone:
+			e.Code, e.Ref, e.Epoch, e.Members, e.Attempt, e.Token = CodeResult, t.Payload, l.epoch, l.members, t.Attempt, t.Token
+		}
+	}
+	n.later(e)
+}
+
+// cancel ends a task that has not started, asks one that has to stop, and
+// follows one that has moved.
+func (n *Node) cancel(ev *Event) {
+	l, code := n.serves(ev.ID, ev.Log)
+	if code != 0 {
+		n.answer(ev.Log, ev.ID, code)
+		return
+	}
+	t := l.q.find(ev.ID)
+	switch {
+	case t == nil && !l.q.seen.has(ev.ID) && ev.Log == ev.ID.Core && !l.q.seen.closed(ev.ID.Stream):
+		n.bury(l, ev.ID, CodeCancelled)
+	case t == nil || t.state != StateReady && t.state != StateClaimed:
+		n.known(l, ev.ID, t)
+	default:
+		code = CodeCancelled
+		if t.state == StateClaimed {
+			code = CodeCancelAsked
+			n.later(Effect{Kind: EffectStop, Log: l.id, ID: ev.ID, Attempt: t.Attempt, Token: t.Token})
+		}
+		n.append(l, Record{Kind: KindCancel, ID: ev.ID})
+		n.answer(l.id, ev.ID, code)
+	}
+}
+
+// resolve says what became of an ID. "Absent" is a promise, so it is logged: a
+// submit that is still under way will find the tombstone.
+func (n *Node) resolve(ev *Event) {
+	l, code := n.serves(ev.ID, ev.Log)
+	if code != 0 {
+		n.answer(ev.Log, ev.ID, code)
+		return
+	}
+	t := l.q.find(ev.ID)
+	if t != nil || l.q.seen.has(ev.ID) || ev.Log != ev.ID.Core || l.q.seen.closed(ev.ID.Stream) {
+		n.known(l, ev.ID, t)
+		return
+	}
+	if n.mut&mutAbsentUnlogged != 0 {
+		n.answer(l.id, ev.ID, CodeAbsent)
+		return
+	}
+	n.bury(l, ev.ID, CodeAbsent)
+}
+
+// bury logs a tombstone for an ID that was never seen.
+func (n *Node) bury(l *log, id TaskID, code Code) {
+	if !n.grow(l, id) {
+		n.answer(l.id, id, CodeFull)
+		return
+	}
+	n.append(l, Record{Kind: KindCancel, ID: id})
+	n.answer(l.id, id, code)
+}
+
+// collect lets a result be dropped: whoever waited has it.
+func (n *Node) collect(ev *Event) {
+	l, code := n.serves(ev.ID, ev.Log)
+	if code != 0 {
+		n.answer(ev.Log, ev.ID, code)
+		return
+	}
+	t := l.q.find(ev.ID)
+	n.known(l, ev.ID, nil)
+	if t != nil && t.state.Terminal() && !t.collected {
+		n.append(l, Record{Kind: KindCollect, ID: ev.ID})
+	}
+}
+
+// claim starts up to count tasks, of the node's own queue first.
+func (n *Node) claim(count int) {
+	if n.now >= n.held {
+		return // The lease ran out. Others may be at our queues already: look first.
+	}
+	for l := range n.owned {
+		if l.giving != noCore {
+			continue
+		}
+		l.q.wake(uint64(n.now) / 1000)
+		for count > 0 {
+			t := l.q.first()
+			if t == nil {
+				break
+			}
+			if t.Attempt == 1<<16-1 || t.Token == 1<<32-1 {
+				n.lose(l, t, LossPoison)
+				continue
+			}
+			n.begin(l, t)
+			count--
+		}
+	}
+}
+
+func (n *Node) begin(l *log, t *task) {
+	e := Effect{Kind: EffectBegin, Log: l.id, ID: t.ID, Attempt: t.Attempt + 1, Token: t.Token + 1, Mode: t.Mode, Ref: t.Payload,
+		Epoch: l.epoch, Members: l.members}
+	// What this very step enqueued has no payload in memory yet.
+	early := t.Mode == AtLeastOnce && t.seq < l.published || t.Mode == AtMostOnce && n.mut&mutClaimAsync != 0 || t.Mode == OnceRecorded && n.mut&mutTokenAsync != 0
+	if early {
+		n.emit(e)
+	} else {
+		n.later(e)
+	}
+	n.append(l, Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode})
+}
+
+// finish takes the end of an attempt, if it is the one that the log knows.
+func (n *Node) finish(ev *Event) {
+	e := Effect{Kind: EffectReject, Log: ev.Log, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token}
+	l, code := n.serves(ev.ID, ev.Log)
+	if code == CodeBusy {
+		e.Kind, e.Code = EffectAnswer, CodeBusy
+	}
+	if code != 0 {
+		n.later(e)
+		return
+	}
+	t := l.q.find(ev.ID)
+	stale := t == nil || t.state != StateClaimed || t.Attempt != ev.Attempt || t.Token != ev.Token || t.Arg2&snapWarded != 0
+	if stale && t != nil && n.mut&mutStaleDone != 0 && !t.state.Terminal() {
+		l.q.set(t, StateClaimed)
+		t.Attempt, t.Token, stale = ev.Attempt, ev.Token, false
+	}
+	if stale {
+		n.later(e)
+		return
+	}
+	r := Record{Kind: KindRetry, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, NotBefore: min(ev.NotBefore, MaxTime), Crashes: t.Crashes, Affinity: t.Affinity}
+	// Another attempt would be a second run, so such a task ends as it is.
+	once := t.Mode == AtMostOnce && t.Flags&CancelAsked == 0
+	if ev.Outcome == OutcomeDone || once {
+		ref, ok := n.store(l, ev.Payload)
+		if !ok {
+			e.Kind, e.Code = EffectAnswer, CodeFull
+			n.later(e)
+			return
+		}
+		r = Record{Kind: KindDone, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Payload: ref}
+	}
+	n.append(l, r)
+	e.Kind, e.Code = EffectAnswer, CodeRetry
+	if r.Kind == KindDone {
+		e.Code, e.Ref, e.Epoch, e.Members = CodeDone, r.Payload, l.epoch, l.members
+	}
+	n.later(e)
+}
+
+// lose ends a task that may not be run again, and says so.
+func (n *Node) lose(l *log, t *task, reason uint64) {
+	n.later(Effect{Kind: EffectReport, Log: l.id, ID: t.ID, Attempt: t.Attempt, Seq: reason})
+	n.append(l, Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)})
+}
+
+// grow reports whether the log has room for one more entry and its ID. What ends
+// a task that is there needs neither, and never finds the log full. The reserve
+// is for the vector; a gap in a stream's numbers costs an exception there, which
+// lasts until the gap is filled or the origin publishes a floor.
+func (n *Node) grow(l *log, id TaskID) bool {
+	if !l.q.seen.follows(id) && l.q.seen.extras >= n.cfg.MaxExceptions {
+		return false
+	}
+	return l.q.records()+3+uint64(n.cfg.Cores) < n.cfg.capacity()
+}
+
+// store puts a payload into the arena, to be written with the batch.
+func (n *Node) store(l *log, payload []byte) (Ref, bool) {
+	if len(payload) == 0 {
+		return Ref{}, true
+	}
+	cell, ok := l.arena.take(cells(len(payload)))
+	if !ok {
+		return Ref{}, false
+	}
+	l.payloads = append(l.payloads, Effect{Kind: EffectStoreCells, Log: l.id, Seq: uint64(cell), Data: payload})
+	return Ref{cell, uint32(len(payload)), PayloadCRC(payload)}, true
+}
+
+// append adds a record to the log, which takes effect when it is published.
+func (n *Node) append(l *log, r Record) {
+	// One record may add an entry and an exception to what a snapshot needs.
+	if l.next+4-l.head+l.q.records() > n.cfg.Slots {
+		n.checkpoint(l)
+	}
+	r.Seq = l.next
+	n.write(l, r)
+	freed := l.q.apply(&r)
+	if freed.Bytes > 0 {
+		l.freed = append(l.freed, freed)
+		if n.mut&mutReuseCells != 0 {
+			n.giveBack(l)
+		}
+	}
+	if t := l.q.find(r.ID); t != nil && t.state.Terminal() && t.collected {
+		l.doomed = append(l.doomed, t.ID)
+	}
+}
+
+// write encodes a record into the batch.
+func (n *Node) write(l *log, r Record) {
+	if len(l.words) == l.sent {
+		l.first = l.next
+	}
+	r.Epoch, r.Seq = l.epoch, l.next
+	r.ID.Run = n.cfg.Run
+	at := len(l.words)
+	l.words = append(l.words, make([]uint64, RecordWords)...)
+	r.Encode(l.words[at:])
+	l.next++
+}
+
+// checkpoint starts the log anew with a snapshot, so that old records can be
+// overwritten. What follows in the program is performed only if all copies have
+// the snapshot.
+func (n *Node) checkpoint(l *log) {
+	n.flush(l)
+	head := l.next
+	l.q.snapshot(func(r Record) {
+		if r.Kind != KindFloor && r.Kind != KindSnapSeen || n.mut&mutNoVector == 0 {
+			n.write(l, r)
+		}
+	})
+	n.flush(l)
+	l.head = head
+}
+
+// flushAll publishes what the step appended and then lets the world know.
+func (n *Node) flushAll() {
+	for _, l := range n.logs {
+		if l != nil && l.stage == serving {
+			n.flush(l)
+		}
+	}
+	n.out = append(n.out, n.post...)
+	n.post = n.post[:0]
+}
+
+// flush copies the batch to every member and publishes it there, one member
+// after the other. No wait is in it: the copies' cores take no part.
+func (n *Node) flush(l *log) {
+	if len(l.words) == l.sent {
+		return
+	}
+	reached := quorum.Set(0)
+	for i, member := range l.members {
+		if i == len(l.members)-1 && n.mut&mutAckEarly != 0 {
+			n.out = append(n.out, n.post...)
+			n.post = n.post[:0]
+		}
+		n.copyTo(l, RegionID{l.id, member, l.epoch}, i == 0)
+		reached = reached.With(int(member))
+	}
+	if members := set(l.members); !quorum.All(members).Reached(reached) {
+		panic("protocol: a batch was not written to every in-sync copy")
+	}
+	l.sent = len(l.words)
+	l.payloads = l.payloads[:0]
+	n.giveBack(l)
+}
+
+// pulseStores is how many slots are stored between two signs of life: a snapshot
+// may take longer than a lease, and whoever writes one is not dead.
+const pulseStores = 16
+
+// copyTo writes the batch into one region and publishes it.
+func (n *Node) copyTo(l *log, region RegionID, first bool) {
+	if first || n.mut&mutPayloadOnce == 0 {
+		for _, p := range l.payloads {
+			p.Region = region
+			n.emit(p)
+		}
+	}
+	for at := l.sent; at < len(l.words); at += RecordWords {
+		if stores := (at-l.sent)/RecordWords + 1; stores%pulseStores == 0 {
+			n.pulse()
+		}
+		n.emit(Effect{
+			Kind: EffectStoreSlot, Log: l.id, Region: region,
+			Seq: l.first + uint64((at-l.sent)/RecordWords), Words: l.words[at : at+RecordWords],
+		})
+	}
+	n.emit(Effect{
+		Kind: EffectPublish, Log: l.id, Region: region,
+		Old: CommitWord{l.epoch, false, l.first}.Pack(), New: CommitWord{l.epoch, false, l.next}.Pack(),
+	})
+}
+
+// giveBack frees cells whose last record is on its way: a later batch may write
+// to them, because it comes after this one is published.
+func (n *Node) giveBack(l *log) {
+	for _, ref := range l.freed {
+		l.arena.give(ref.Cell, cells(int(ref.Bytes)))
+	}
+	l.freed = l.freed[:0]
+}
+
+// collectGarbage drops tombstones at the safe point: all copies have them, all
+// earlier epochs are sealed (or the log would not be served) and no hand-off is
+// open (or the entry would not be a tombstone). The vector remembers the ID.
+func (n *Node) collectGarbage(l *log) {
+	done := 0
+	defer func() { l.doomed = slices.Delete(l.doomed, 0, done) }()
+	for ; done < len(l.doomed); done++ {
+		t := l.q.find(l.doomed[done])
+		if t != nil && t.state.Terminal() && t.collected {
+			if t.seq >= l.published {
+				return
+			}
+			id := t.ID
+			l.q.remove(id)
+			if n.mut&mutTimeTombstones != 0 {
+				delete(l.q.seen.streams, id.Stream)
+			}
+			n.emit(Effect{Kind: EffectForget, Log: l.id, ID: id})
+		}
+	}
+}
+
+func set(cores []Core) quorum.Set {
+	var s quorum.Set
+	for _, c := range cores {
+		s = s.With(int(c))
+	}
+	return s
+}

@@ -1,0 +1,443 @@
+package protocol
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// TaskState is where a task stands in one log.
+type TaskState uint8
+
+const (
+	// StateNone is no task: never seen, or forgotten after its end.
+	StateNone TaskState = iota
+	// StateReady waits for a claim, from its NotBefore on.
+	StateReady
+	// StateClaimed has an attempt under way.
+	StateClaimed
+	// StateMoving is offered to another log, which has not answered.
+	StateMoving
+	// StateMoved is in another log; the entry tells which.
+	StateMoved
+	// StateRefused was offered to this log and refused.
+	StateRefused
+	// StateDone ended with a result.
+	StateDone
+	// StateCancelled ended by a cancel, or was never there and never will be.
+	StateCancelled
+	// StateLost may not be run again, and its submitter is told so.
+	StateLost
+	states
+)
+
+var stateNames = [states]string{"none", "ready", "claimed", "moving", "moved", "refused", "done", "cancelled", "lost"}
+
+func (s TaskState) String() string { return stateNames[min(s, states-1)] }
+
+// Terminal reports whether the task has ended: such an entry is a tombstone.
+func (s TaskState) Terminal() bool { return s >= StateDone }
+
+// task is an entry of a queue. Its record holds what a snapshot would write;
+// Arg is the log it moves or moved to, Arg2 the state.
+type task struct {
+	Record
+	state TaskState
+	// refused says that Hop is one that this log refused.
+	refused bool
+	// collected tombstones have nobody to tell any more.
+	collected bool
+	// order is the place in the queue among equals; seq the last record.
+	order, seq uint64
+	// heap is the place in the ready or delayed heap plus one, 0 in none.
+	heap int32
+	late bool // In the delayed heap.
+	used bool
+}
+
+// Bits above the state in Arg2 of a snapshot's record.
+const (
+	snapRefused = 1 << 8 << iota
+	snapCollected
+	snapWarded
+)
+
+// queue is the replicated state of a log: what its records add up to. Applying
+// the same records to the same queue gives the same queue, on the owner that
+// wrote them and on the neighbour that reads them.
+type queue struct {
+	run     uint64
+	index   map[TaskID]int32
+	tasks   []task
+	spare   []int32 // Free places in tasks.
+	ready   []int32 // A heap by priority, deadline and order.
+	delayed []int32 // A heap by NotBefore.
+	seen    vector
+	order   uint64
+	claimed int
+}
+
+func newQueue(run uint64) *queue {
+	return &queue{run: run, index: map[TaskID]int32{}, seen: newVector()}
+}
+
+func (q *queue) clone() *queue {
+	c := *q
+	c.index = maps.Clone(q.index)
+	c.tasks, c.spare = slices.Clone(q.tasks), slices.Clone(q.spare)
+	c.ready, c.delayed = slices.Clone(q.ready), slices.Clone(q.delayed)
+	c.seen = q.seen.clone()
+	return &c
+}
+
+// find returns the entry of an ID, or nil.
+func (q *queue) find(id TaskID) *task {
+	i, ok := q.index[id]
+	if !ok {
+		return nil
+	}
+	return &q.tasks[i]
+}
+
+// records is how many records a snapshot of the queue has.
+func (q *queue) records() uint64 { return uint64(len(q.index)) + q.seen.records() + 2 }
+
+func (q *queue) insert(r Record, state TaskState) *task {
+	var i int32
+	if n := len(q.spare); n > 0 {
+		i, q.spare = q.spare[n-1], q.spare[:n-1]
+	} else {
+		i = int32(len(q.tasks))
+		q.tasks = append(q.tasks, task{})
+	}
+	t := &q.tasks[i]
+	q.order++
+	*t = task{Record: r, order: q.order, seq: r.Seq, used: true}
+	q.index[r.ID] = i
+	q.enter(t, i, state)
+	return t
+}
+
+func (q *queue) remove(id TaskID) {
+	i := q.index[id]
+	q.leave(&q.tasks[i], i)
+	q.tasks[i] = task{}
+	delete(q.index, id)
+	q.spare = append(q.spare, i)
+}
+
+// set moves an entry to another state.
+func (q *queue) set(t *task, state TaskState) {
+	i := q.index[t.ID]
+	q.leave(t, i)
+	q.enter(t, i, state)
+}
+
+func (q *queue) enter(t *task, i int32, state TaskState) {
+	t.state = state
+	switch {
+	case state == StateClaimed:
+		q.claimed++
+	case state == StateReady && t.NotBefore > 0:
+		t.late = true
+		q.push(&q.delayed, i)
+	case state == StateReady:
+		q.push(&q.ready, i)
+	}
+}
+
+func (q *queue) leave(t *task, _ int32) {
+	if t.state == StateClaimed {
+		q.claimed--
+	}
+	if t.heap == 0 {
+		return
+	}
+	if t.late {
+		q.pull(&q.delayed, t.heap-1)
+	} else {
+		q.pull(&q.ready, t.heap-1)
+	}
+	t.late = false
+}
+
+// apply performs a record on the queue and returns the payload that nobody
+// needs any more. A record that does not fit the state changes nothing: that is
+// what makes repeated, late and lost records harmless.
+func (q *queue) apply(r *Record) (freed Ref) {
+	t := q.find(r.ID)
+	switch r.Kind {
+	case KindEnqueue:
+		if !q.seen.has(r.ID) {
+			q.seen.add(r.ID)
+			q.insert(*r, StateReady)
+		}
+	case KindCancel:
+		return q.cancel(t, r)
+	case KindMoveIn, KindRefuse:
+		return q.arrive(t, r)
+	case KindFloor:
+		switch r.Arg {
+		case floorClosed:
+			q.seen.close(r.ID.Core, r.ID.Incarnation)
+			q.dropBelow(r)
+		case floorLow:
+			q.seen.raise(r.ID.Stream, r.ID.N)
+			q.dropBelow(r)
+		case floorLost:
+			q.seen.lost[r.ID.Core] = max(q.seen.lost[r.ID.Core], r.ID.Incarnation)
+		}
+	case KindSnapSeen:
+		if r.Arg2 == 0 {
+			q.seen.raise(r.ID.Stream, r.ID.N)
+		} else {
+			q.seen.add(r.ID)
+		}
+	case KindSnapTask:
+		q.restore(r)
+	default:
+		if t != nil && fits(r, t) {
+			freed = q.advance(t, r)
+		}
+	}
+	return freed
+}
+
+// fits reports whether a record speaks of the state that the task is in.
+func fits(r *Record, t *task) bool {
+	switch r.Kind {
+	case KindClaim:
+		return t.state == StateReady
+	case KindDone, KindRetry:
+		return t.state == StateClaimed && r.Attempt == t.Attempt && r.Token == t.Token
+	case KindLost:
+		return !t.state.Terminal()
+	case KindMoveOut:
+		return t.state == StateReady
+	case KindMoved, KindMoveBack:
+		return t.state == StateMoving && r.Hop == t.Hop
+	case KindRetire:
+		return t.state == StateMoved || t.state == StateRefused
+	case KindCollect:
+		return t.state.Terminal()
+	}
+	return false
+}
+
+// advance performs a record that fits.
+func (q *queue) advance(t *task, r *Record) (freed Ref) {
+	t.seq = r.Seq
+	switch r.Kind {
+	case KindClaim:
+		t.Attempt, t.Token, t.NotBefore = r.Attempt, r.Token, 0
+		q.set(t, StateClaimed)
+	case KindDone:
+		freed, t.Payload = t.Payload, r.Payload
+		t.collected = t.Flags&Detached != 0
+		q.set(t, StateDone)
+	case KindRetry:
+		if t.Flags&CancelAsked != 0 {
+			return q.end(t, StateCancelled)
+		}
+		t.NotBefore, t.Crashes, t.Affinity = r.NotBefore, r.Crashes, r.Affinity
+		t.Arg, t.Arg2 = 0, 0
+		q.set(t, StateReady)
+	case KindLost:
+		return q.end(t, StateLost)
+	case KindMoveOut:
+		t.Hop, t.Arg, t.refused = r.Hop, r.Arg, false
+		q.set(t, StateMoving)
+	case KindMoved:
+		freed, t.Payload = t.Payload, Ref{}
+		q.set(t, StateMoved)
+	case KindMoveBack:
+		q.set(t, StateReady)
+	case KindRetire:
+		q.remove(t.ID)
+	case KindCollect:
+		freed, t.Payload, t.collected = t.Payload, Ref{}, true
+	}
+	return freed
+}
+
+// end makes a tombstone without a result.
+func (q *queue) end(t *task, state TaskState) (freed Ref) {
+	freed, t.Payload = t.Payload, Ref{}
+	t.collected = t.Flags&Detached != 0 || state == StateCancelled
+	q.set(t, state)
+	return freed
+}
+
+func (q *queue) cancel(t *task, r *Record) (freed Ref) {
+	switch {
+	case t == nil && !q.seen.has(r.ID):
+		q.seen.add(r.ID)
+		q.insert(*r, StateCancelled).collected = true
+	case t != nil && t.state == StateReady:
+		t.seq = r.Seq
+		return q.end(t, StateCancelled)
+	case t != nil && t.state == StateClaimed:
+		t.Flags |= CancelAsked
+		t.seq = r.Seq
+	}
+	return Ref{}
+}
+
+// arrive takes or refuses an offered task. The pair of ID and hop is what tells
+// a task that comes back from an offer that was repeated.
+func (q *queue) arrive(t *task, r *Record) (freed Ref) {
+	if t == nil {
+		if q.seen.has(r.ID) {
+			return r.Payload
+		}
+		q.seen.add(r.ID)
+		if r.Kind == KindMoveIn {
+			q.insert(*r, StateReady)
+		} else {
+			q.insert(*r, StateRefused).refused = true
+		}
+		return Ref{}
+	}
+	// An offer back to a log that still waits for the answer is the answer.
+	if t.Hop >= r.Hop || t.state != StateMoved && t.state != StateRefused && t.state != StateMoving {
+		return r.Payload
+	}
+	if r.Kind == KindRefuse {
+		if t.state == StateMoving {
+			freed, t.Payload = t.Payload, Ref{}
+			q.set(t, StateMoved)
+		}
+		t.Hop, t.seq, t.refused = r.Hop, r.Seq, true
+		return freed
+	}
+	i := q.index[r.ID]
+	q.leave(t, i)
+	q.order++
+	freed = t.Payload
+	*t = task{Record: *r, order: q.order, seq: r.Seq, used: true}
+	q.enter(t, i, StateReady)
+	return freed
+}
+
+// dropBelow forgets entries that only remember where a task went, where it is
+// known to have ended.
+func (q *queue) dropBelow(r *Record) {
+	for i := range q.tasks {
+		t := &q.tasks[i]
+		if !t.used || t.state != StateRefused && t.state != StateMoved || t.ID.Core != r.ID.Core {
+			continue
+		}
+		if r.Arg == floorClosed && t.ID.Incarnation < r.ID.Incarnation || r.Arg == floorLow && t.ID.Stream == r.ID.Stream && t.ID.N <= r.ID.N {
+			q.remove(t.ID)
+		}
+	}
+}
+
+// restore inserts a task of a snapshot.
+func (q *queue) restore(r *Record) {
+	state := TaskState(r.Arg2 & 0xff)
+	if q.find(r.ID) != nil || state == StateNone || state >= states {
+		return
+	}
+	q.seen.add(r.ID)
+	t := q.insert(*r, state)
+	t.refused, t.collected = r.Arg2&snapRefused != 0, r.Arg2&snapCollected != 0
+	t.Arg2 &= snapWarded
+}
+
+// snapshot yields the queue as records, in the order of the queue, so that a
+// new owner serves in the order of the old one.
+func (q *queue) snapshot(yield func(Record)) {
+	yield(Record{Kind: KindSnapBegin, ID: TaskID{Run: q.run, N: q.records() - 2}})
+	q.seen.snapshot(q.run, yield)
+	all := slices.SortedFunc(maps.Values(q.index), func(a, b int32) int {
+		return cmp.Compare(q.tasks[a].order, q.tasks[b].order)
+	})
+	for _, i := range all {
+		t := &q.tasks[i]
+		r := t.Record
+		r.Kind, r.Arg2 = KindSnapTask, uint16(t.state)|t.Arg2&snapWarded
+		if t.refused {
+			r.Arg2 |= snapRefused
+		}
+		if t.collected {
+			r.Arg2 |= snapCollected
+		}
+		yield(r)
+	}
+	yield(Record{Kind: KindSnapEnd, ID: TaskID{Run: q.run}})
+}
+
+// wake makes delayed tasks ready whose time has come, in microseconds.
+func (q *queue) wake(now uint64) {
+	for len(q.delayed) > 0 {
+		i := q.delayed[0]
+		t := &q.tasks[i]
+		if t.NotBefore > now {
+			return
+		}
+		q.pull(&q.delayed, 0)
+		t.late = false
+		q.push(&q.ready, i)
+	}
+}
+
+// first returns the task to run next, or nil.
+func (q *queue) first() *task {
+	if len(q.ready) == 0 {
+		return nil
+	}
+	return &q.tasks[q.ready[0]]
+}
+
+// before is the order of both heaps.
+func (q *queue) before(h *[]int32, a, b int32) bool {
+	x, y := &q.tasks[a], &q.tasks[b]
+	if h == &q.delayed {
+		return cmp.Or(cmp.Compare(x.NotBefore, y.NotBefore), cmp.Compare(x.order, y.order)) < 0
+	}
+	// A deadline of 0 is none, and wraps to the latest of all.
+	return cmp.Or(cmp.Compare(y.Prio, x.Prio), cmp.Compare(x.Deadline-1, y.Deadline-1), cmp.Compare(x.order, y.order)) < 0
+}
+
+func (q *queue) put(h *[]int32, at int, i int32) {
+	(*h)[at] = i
+	q.tasks[i].heap = int32(at) + 1
+}
+
+func (q *queue) push(h *[]int32, i int32) {
+	*h = append(*h, i)
+	q.up(h, len(*h)-1, i)
+}
+
+func (q *queue) up(h *[]int32, at int, i int32) {
+	for at > 0 && q.before(h, i, (*h)[(at-1)/2]) {
+		q.put(h, at, (*h)[(at-1)/2])
+		at = (at - 1) / 2
+	}
+	q.put(h, at, i)
+}
+
+// pull takes the element at a place out of a heap.
+func (q *queue) pull(h *[]int32, at int32) {
+	q.tasks[(*h)[at]].heap = 0
+	last := len(*h) - 1
+	i := (*h)[last]
+	*h = (*h)[:last]
+	if int(at) == last {
+		return
+	}
+	hole := int(at)
+	for {
+		child := 2*hole + 1
+		if child+1 < last && q.before(h, (*h)[child+1], (*h)[child]) {
+			child++
+		}
+		if child >= last || !q.before(h, (*h)[child], i) {
+			break
+		}
+		q.put(h, hole, (*h)[child])
+		hole = child
+	}
+	q.up(h, hole, i)
+}

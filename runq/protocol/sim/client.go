@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+// request is a task as its submitter sees it.
+type request struct {
+	id       protocol.TaskID
+	task     protocol.Record
+	payload  []byte
+	where    protocol.Core // The log to ask.
+	acked    bool
+	resolved bool // Known to have ended, or never to have begun.
+	asked    int64
+}
+
+// parcel is something under way to a node.
+type parcel struct {
+	to  protocol.Core
+	due int64
+	ev  protocol.Event
+}
+
+// act lets a submitter do something.
+func (s *sim) act() {
+	if len(s.requests) < s.tasks && s.rng.IntN(3) > 0 {
+		s.submitNew()
+		return
+	}
+	if len(s.requests) == 0 {
+		return
+	}
+	if s.rng.IntN(80) == 0 {
+		s.post(protocol.Core(s.rng.IntN(s.w.cfg.Cores)), protocol.Event{Kind: protocol.EventDrain})
+	}
+	r := s.requests[s.rng.IntN(len(s.requests))]
+	switch n := s.rng.IntN(12); {
+	case r.resolved && n < 4:
+		s.request(r, protocol.Event{Kind: protocol.EventCollect})
+	case r.resolved:
+		// Asked again, a submit that was repeated must find its tombstone.
+		s.request(r, protocol.Event{Kind: protocol.EventSubmit})
+	case n == 0:
+		s.request(r, protocol.Event{Kind: protocol.EventCancel})
+	case n < 4 && !r.acked:
+		s.request(r, protocol.Event{Kind: protocol.EventSubmit})
+	default:
+		s.request(r, protocol.Event{Kind: protocol.EventResolve})
+	}
+}
+
+// submitNew allocates an ID and submits a task.
+func (s *sim) submitNew() {
+	log := protocol.Core(s.rng.IntN(s.w.cfg.Cores))
+	if s.streams[log] == 0 || s.rng.IntN(12) == 0 {
+		if s.streams[log] != 0 {
+			s.broadcast(protocol.Event{Kind: protocol.EventStreamClosed, Core: log, Incarnation: s.streams[log]})
+		}
+		s.w.incarnations[log]++
+		s.streams[log], s.numbers[log] = uint32(s.w.incarnations[log]), 0
+	}
+	var id protocol.TaskID
+	if p := s.w.procs[log]; s.rng.IntN(3) == 0 && !p.dead && p.life > 0 {
+		id = p.node.Allocate() // The worker submits by itself.
+	} else {
+		s.numbers[log]++
+		id = protocol.TaskID{Run: s.w.cfg.Run, Stream: protocol.Stream{Core: log, Incarnation: s.streams[log]}, N: s.numbers[log]}
+	}
+	if s.byID[id] != nil {
+		s.w.check.fail("identities", "%v was given out twice", id)
+		return
+	}
+	r := &request{id: id, where: log, task: protocol.Record{
+		ID: id, Mode: protocol.Mode(s.rng.IntN(3)), Prio: uint8(s.rng.IntN(3)),
+	}}
+	if s.rng.IntN(4) == 0 {
+		r.task.Flags = protocol.Detached
+	}
+	if s.rng.IntN(4) == 0 {
+		r.task.NotBefore = uint64(s.w.now)/1000 + uint64(s.rng.IntN(300))
+	}
+	r.payload = make([]byte, 1+s.rng.IntN(90))
+	for i := range r.payload {
+		r.payload[i] = byte(id.N) + byte(i)
+	}
+	h := s.w.check.task(id)
+	h.mode, h.payload = r.task.Mode, r.payload
+	s.requests = append(s.requests, r)
+	s.byID[id] = r
+	s.request(r, protocol.Event{Kind: protocol.EventSubmit})
+}
+
+// request sends an event about a task to whoever owns its log now.
+func (s *sim) request(r *request, ev protocol.Event) {
+	r.asked = s.w.now
+	ev.ID, ev.Log = r.id, r.where
+	if ev.Kind == protocol.EventSubmit {
+		ev.Log, ev.Task, ev.Payload = r.id.Core, r.task, r.payload
+	}
+	s.post(s.w.arbiter(ev.Log).Owner, ev)
+}
+
+func (s *sim) broadcast(ev protocol.Event) {
+	for core := range s.w.procs {
+		s.post(protocol.Core(core), ev)
+	}
+}
+
+// post puts an event on its way, past whatever the network does to it.
+func (s *sim) post(to protocol.Core, ev protocol.Event) {
+	if s.faulty(Loss, 10) {
+		s.w.check.count("fault", "loss")
+		return
+	}
+	delay := int64(1000)
+	if s.faulty(Reorder, 3) {
+		s.w.check.count("fault", "reorder")
+		delay = s.rng.Int64N(int64(s.w.cfg.Lease.Length))
+	}
+	s.parcels = append(s.parcels, parcel{to, s.w.now + delay, ev})
+	if s.faulty(Duplicate, 8) {
+		s.w.check.count("fault", "duplicate")
+		s.parcels = append(s.parcels, parcel{to, s.w.now + delay + s.rng.Int64N(2*int64(s.w.cfg.Lease.Length)), ev})
+	}
+}
+
+// faulty draws a fault of messages, one in so many, while faults are on.
+func (s *sim) faulty(fault Faults, oneIn int) bool {
+	return !s.draining && s.opts.Faults&fault != 0 && s.rng.IntN(oneIn) == 0
+}
+
+// onAnswer takes an answer to its submitter or to the attempt that it is about.
+func (s *sim) onAnswer(p *process, e *protocol.Effect) {
+	s.settleAttempt(p, e)
+	r := s.byID[e.ID]
+	if r == nil || e.Kind == protocol.EffectReject {
+		return
+	}
+	if s.faulty(Loss, 10) {
+		s.w.check.count("fault", "answer lost")
+		return
+	}
+	switch e.Code {
+	case protocol.CodeAccepted:
+		r.acked = true
+	case protocol.CodeMoved:
+		r.where = e.Core
+	case protocol.CodeResult, protocol.CodeDone, protocol.CodeCancelled, protocol.CodeAbsent:
+		r.resolved = true
+	case protocol.CodeClosed:
+		r.resolved = true
+	case protocol.CodeKnown:
+		s.known(r, e)
+	}
+}
+
+// known judges an answer about a task's state. That it was forgotten is an end
+// only if some record said so.
+func (s *sim) known(r *request, e *protocol.Effect) {
+	state := protocol.TaskState(e.Seq)
+	h := s.w.check.task(r.id)
+	switch {
+	case state.Terminal():
+		r.resolved = true
+	case state == protocol.StateNone && !r.resolved && e.Log == r.id.Core && h.acked && !h.over() && !h.ended && !s.w.check.lossy:
+		s.w.check.fail("I8 conservation", "%v was acknowledged and forgotten before it ended", r.id)
+	case state == protocol.StateNone && e.Log == r.id.Core:
+		r.resolved = true
+	case state == protocol.StateNone:
+		r.where = r.id.Core
+	}
+}
+
+// settleAttempt takes the answer to the end of an attempt.
+func (s *sim) settleAttempt(p *process, e *protocol.Effect) {
+	for i := range p.running {
+		a := &p.running[i]
+		if a.id != e.ID || !a.sent || e.Attempt != a.attempt && e.Code != protocol.CodeUnknown {
+			continue
+		}
+		switch {
+		case e.Kind == protocol.EffectReject, e.Code == protocol.CodeDone, e.Code == protocol.CodeRetry:
+			p.running = append(p.running[:i], p.running[i+1:]...)
+		case e.Code == protocol.CodeBusy, e.Code == protocol.CodeFull:
+			a.sent, a.ends = false, s.w.now+20_000
+		}
+		return
+	}
+}
+
+// onBegin runs a body.
+func (s *sim) onBegin(p *process, e *protocol.Effect) {
+	took := s.rng.Int64N(60_000)
+	if s.rng.IntN(20) == 0 {
+		took = 10 * int64(s.w.cfg.Lease.Length) // A long body is no fault.
+	}
+	p.running = append(p.running, attempt{log: e.Log, id: e.ID, attempt: e.Attempt, token: e.Token, ends: s.w.now + took})
+}
+
+// finished returns the end of an attempt that is due.
+func (s *sim) finished(p *process) (protocol.Event, bool) {
+	for i := range p.running {
+		a := &p.running[i]
+		if a.sent || a.ends > s.w.now && !a.stop && !s.draining {
+			continue
+		}
+		a.sent = true
+		ev := protocol.Event{Kind: protocol.EventFinished, Log: a.log, ID: a.id, Attempt: a.attempt, Token: a.token}
+		if a.stop || s.rng.IntN(6) == 0 && !s.draining {
+			ev.Outcome, ev.NotBefore = protocol.OutcomeRetry, uint64(s.w.now)/1000+uint64(s.rng.IntN(100))
+		} else {
+			ev.Payload = resultOf(a.id, a.token)
+		}
+		return ev, true
+	}
+	return protocol.Event{}, false
+}
