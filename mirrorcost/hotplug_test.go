@@ -27,7 +27,7 @@ func hotplugPlan(t *testing.T) Plan {
 	testkit.Need(t, testkit.Guest)
 	p := quickPlan()
 	p.Baseline, p.Mirror, p.DeviceBytes = "ext4", "files", 192<<20
-	p.RatePerSecond, p.Duration = 50, 8*time.Second
+	p.RatePerSecond, p.Duration = 50, 4*time.Second
 	t.Cleanup(func() { online(t, "1") })
 	return p
 }

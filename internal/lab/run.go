@@ -151,7 +151,9 @@ func (g *Guest) connect(out io.Writer) error {
 			return err
 		}
 		wg.Go(func() {
-			_, err := io.Copy(port.w, conn)
+			// Without the methods of a file, for which the library would
+			// splice through a pipe that it keeps open.
+			_, err := io.Copy(struct{ io.Writer }{port.w}, conn)
 			err = errors.Join(err, conn.Close())
 			mu.Lock()
 			defer mu.Unlock()

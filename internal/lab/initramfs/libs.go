@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -97,8 +98,8 @@ func (s *searcher) needs(program string) ([]string, error) {
 func (s *searcher) direct(file string) (_ []string, err error) {
 	f, err := elf.Open(filepath.Join(s.root, file))
 	var format *elf.FormatError
-	if errors.As(err, &format) {
-		return nil, nil // A script or data.
+	if errors.As(err, &format) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, nil // A script or data, perhaps shorter than an ELF header.
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
