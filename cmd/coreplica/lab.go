@@ -181,6 +181,21 @@ faults again. A new fault of a kind replaces the old one on the same links.
 	}
 }
 
+// sayOf does something to the node that is named and prints what the lab says of it.
+func sayOf(do func(*cluster.Client, context.Context, string) (string, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		lab, err := cluster.Find(cleanup.Options{})
+		if err != nil {
+			return err
+		}
+		said, err := do(lab, cmd.Context(), args[0])
+		if err == nil {
+			fmt.Fprintln(cmd.OutOrStdout(), said)
+		}
+		return labError(err)
+	}
+}
+
 func newLabKillCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "kill NODE",
@@ -190,17 +205,7 @@ vanishes, sector by sector, by the lab's seed.`,
 		Example: `  coreplica lab kill node3
   coreplica lab start node3`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			lab, err := cluster.Find(cleanup.Options{})
-			if err != nil {
-				return err
-			}
-			said, err := lab.Kill(cmd.Context(), args[0])
-			if err == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), said)
-			}
-			return labError(err)
-		},
+		RunE: sayOf((*cluster.Client).Kill),
 	}
 }
 
@@ -211,17 +216,7 @@ func newLabStartCmd() *cobra.Command {
 		Long:    `Boot a node whose power was cut, or that has ended. Its disk is as the loss of power left it; what it had in memory is gone.`,
 		Example: `  coreplica lab start node3`,
 		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			lab, err := cluster.Find(cleanup.Options{})
-			if err != nil {
-				return err
-			}
-			said, err := lab.Start(cmd.Context(), args[0])
-			if err == nil {
-				fmt.Fprintln(cmd.OutOrStdout(), said)
-			}
-			return labError(err)
-		},
+		RunE:    sayOf((*cluster.Client).Start),
 	}
 }
 

@@ -26,8 +26,8 @@ itself, one store and one compare-and-swap at a time.`,
 		Example: `  # Crashes, pauses, zombies and a bad network, from 2,000 seeds.
   coreplica runq sim
 
-  # Every interleaving of three cores, two copies, two tasks and one failure.
-  coreplica runq explore --failures 1`,
+  # Every interleaving of three cores, two copies, two tasks and one failure that is no zombie.
+  coreplica runq explore --failures 1 --zombies 0`,
 	}
 	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd())
 	return cmd
@@ -151,8 +151,8 @@ dead, and lives. Time stands still: what a lease would decide, a failure decides
 
 Without --full, effects that no other node can see are performed together with
 the one before them. States are remembered by a hash of 128 bits.`,
-		Example: `  # All states with one failure.
-  coreplica runq explore --failures 1 -o json
+		Example: `  # All states with one failure that is no zombie: seconds. With one that is, it takes very long.
+  coreplica runq explore --failures 1 --zombies 0 -o json
 
   # Every interleaving of single effects; this takes long.
   coreplica runq explore --full`,
