@@ -118,20 +118,6 @@ func TestCompareSeesADifference(t *testing.T) {
 	}
 }
 
-func TestMedianInterval(t *testing.T) {
-	values := []float64{9, 1, 8, 2, 7, 3, 6, 4, 5, 10}
-	// Of ten values, the second and the ninth hold the median with 97.9 percent.
-	if low, high := medianInterval(values); low != 2 || high != 9 {
-		t.Errorf("the interval is %g to %g", low, high)
-	}
-	if m := median(values); m != 5.5 {
-		t.Errorf("the median is %g", m)
-	}
-	if low, high := medianInterval([]float64{3, 1, 2}); low != 1 || high != 3 {
-		t.Errorf("of three values, the interval is %g to %g", low, high)
-	}
-}
-
 func TestScriptsKeepToTheirCase(t *testing.T) {
 	for _, c := range Cases() {
 		writes := 0

@@ -2,12 +2,13 @@ package bench
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coreplica/coreplica/internal/paired"
 )
 
 // Case is a load.
@@ -192,37 +193,17 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 	if base < 0 {
 		return nil, fmt.Errorf("compare %s: there is no implementation %q to compare with", s.Name, p.Base)
 	}
-	times := run(instances, p)
+	times := paired.Run(len(instances), p.Blocks, p.Seed, func(i int) float64 { return block(instances[i], p.Length) })
 	var results []Result
 	for i, im := range serving {
-		ratios := make([]float64, p.Blocks)
-		for b := range ratios {
-			ratios[b] = times[i][b] / times[base][b]
-		}
-		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: median(times[i]), BestNs: slices.Min(times[i]), Blocks: p.Blocks}
+		ratio := paired.RatioOf(times[i], times[base])
+		r := Result{Structure: s.Name, Implementation: im.Name, Case: c, NsPerOp: paired.Median(times[i]), BestNs: slices.Min(times[i]),
+			Ratio: ratio.Median, Low: ratio.Low, High: ratio.High, Blocks: p.Blocks}
 		r.Case.Workers = len(instances[i].scripts)
-		r.Ratio = median(ratios)
-		r.Low, r.High = medianInterval(ratios)
 		results = append(results, r)
 	}
 	overBare(results)
 	return results, nil
-}
-
-// run runs blocks of all instances, in a new order each round, after one for
-// nothing that warms up.
-func run(instances []loaded, p Plan) [][]float64 {
-	rng := rand.New(rand.NewPCG(p.Seed, 1))
-	times := make([][]float64, len(instances))
-	for round := range p.Blocks + 1 {
-		for _, i := range rng.Perm(len(instances)) {
-			ns := block(instances[i], p.Length)
-			if round > 0 {
-				times[i] = append(times[i], ns)
-			}
-		}
-	}
-	return times
 }
 
 // overBare relates all results to the bare structure's, where it ran.
@@ -235,30 +216,4 @@ func overBare(results []Result) {
 	for j := range results {
 		results[j].OverBare = results[j].NsPerOp / bare
 	}
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
-}
-
-// medianInterval returns order statistics that hold the median with at least 95
-// percent, whatever the distribution: the number of values below the median is
-// binomial. With fewer than six values there are none, and it returns the range.
-func medianInterval(values []float64) (low, high float64) {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	outside := math.Pow(0.5, float64(n)) // The chance that at most k values are below.
-	term := outside
-	k := 0
-	for {
-		term *= float64(n-k) / float64(k+1)
-		if outside+term > 0.025 || k+1 >= n/2 {
-			break
-		}
-		outside += term
-		k++
-	}
-	return sorted[k], sorted[n-1-k]
 }
