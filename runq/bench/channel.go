@@ -1,0 +1,70 @@
+package bench
+
+// task is what channels carry: an identity and a payload, by value, as the queue
+// copies them.
+type task struct {
+	id      uint64
+	payload [PayloadBytes]byte
+}
+
+// sink keeps the compiler from leaving out that a payload is read.
+var sink byte
+
+// NewChannel returns the contender that the others are related to: one goroutine
+// fills a buffered channel with a batch and empties it.
+func NewChannel() Contender {
+	return Contender{Name: Channel, Mode: "cycle", K: 1, Workers: 1, New: func() (Instance, error) {
+		tasks := make(chan task, Batch)
+		var next uint64
+		return Instance{Run: func(n int) error {
+			for ; n > 0; n -= Batch {
+				for range Batch {
+					next++
+					tasks <- task{id: next}
+				}
+				for range Batch {
+					t := <-tasks
+					sink ^= t.payload[0]
+				}
+			}
+			return nil
+		}}, nil
+	}}
+}
+
+// NewChannelWorkers returns a pool of goroutines that take tasks out of a buffered
+// channel and tell their end through another.
+func NewChannelWorkers(workers int) Contender {
+	return Contender{Name: "channel-pool", Mode: "threads", K: 1, Workers: workers, New: func() (Instance, error) {
+		tasks := make(chan task, Batch)
+		done := make(chan uint64, Batch)
+		for range workers {
+			go func() {
+				for t := range tasks {
+					done <- t.id + uint64(t.payload[0])
+				}
+			}()
+		}
+		var next uint64
+		return Instance{
+			Run: func(n int) error {
+				for ; n > 0; n -= Batch {
+					for range Batch {
+						next++
+						tasks <- task{id: next}
+					}
+					for range Batch {
+						<-done
+					}
+				}
+				return nil
+			},
+			Close: func() error { close(tasks); return nil },
+		}, nil
+	}}
+}
+
+// Contenders returns those that need no third party.
+func Contenders() []Contender {
+	return []Contender{NewChannel(), NewChannelWorkers(2)}
+}
