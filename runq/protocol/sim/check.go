@@ -127,7 +127,7 @@ func (c *checker) before(p *process, e *protocol.Effect) {
 	if e.Kind == protocol.EffectArbiter {
 		c.count("step", "swap to "+protocol.UnpackArbiter(e.New).Phase.String())
 	}
-	if (e.Kind == protocol.EffectStoreSlot || e.Kind == protocol.EffectStoreCells) && c.superseded(e.Log, e.Region.Epoch) {
+	if (e.Kind == protocol.EffectStoreSlots || e.Kind == protocol.EffectStoreCells) && c.superseded(e.Log, e.Region.Epoch) {
 		c.count("fault", "store after losing the log")
 	}
 }

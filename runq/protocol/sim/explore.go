@@ -252,7 +252,7 @@ func (x *explorer) successors(s *state) []*state {
 // the next one that is seen.
 func unseen(e *protocol.Effect) bool {
 	switch e.Kind {
-	case protocol.EffectStoreCells, protocol.EffectStoreSlot, protocol.EffectHeartbeat, protocol.EffectForget,
+	case protocol.EffectStoreCells, protocol.EffectStoreSlots, protocol.EffectHeartbeat, protocol.EffectForget,
 		protocol.EffectResetAffinity, protocol.EffectReport, protocol.EffectReject:
 		return true
 	}
@@ -391,7 +391,7 @@ func (s *state) encodeProcess(b []byte, p *process) []byte {
 	if p.dead {
 		return append(b, 'x')
 	}
-	b = p.node.AppendState(b)
+	b = binary.AppendUvarint(p.node.AppendState(b), uint64(p.part))
 	for i := p.pc; i < len(p.program); i++ {
 		e := &p.program[i]
 		b = binary.AppendUvarint(b, uint64(e.Kind)<<8|uint64(e.Log))
