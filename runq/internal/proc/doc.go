@@ -19,8 +19,9 @@
 // Workers have no parent death signal. The kernel sends it when the thread that
 // forked dies, not its process, and threads of a Go program come and go; and it
 // would leave no grace to what a worker has begun. A worker watches the opener's
-// pidfd instead. If the worker stands still meanwhile, its group becomes orphaned,
-// and then the kernel sends SIGHUP and SIGCONT.
+// pidfd instead. A worker that stands still when the opener dies is in a group
+// that becomes orphaned, unless the new parent is of the same session; then the
+// kernel sends SIGHUP and SIGCONT. One that is stopped later stays until continued.
 //
 // One-sided writes that revoke instead of asking come from Mu (OSDI 2020); the
 // idea of pidfds is Christian Brauner's. The package does not help against a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"iter"
+	"slices"
 )
 
 // A frame on the wire, little endian:
@@ -34,6 +35,8 @@ var (
 	ErrFrameFull = errors.New("the frame is full")
 )
 
+var emptyHeader [headerBytes]byte
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Batch builds a frame in a buffer that it keeps. The zero value is an empty
@@ -61,18 +64,18 @@ func (b *Batch) Append(item []byte) error {
 	return err
 }
 
-// Extend adds an item of a size and returns it for the caller to fill, before
-// the next call.
+// Extend adds an item of a size and returns it for the caller to fill
+// before the next call. Its bytes are left from earlier batches.
 func (b *Batch) Extend(sizeBytes int) ([]byte, error) {
 	if len(b.buf) == 0 {
-		b.buf = append(b.buf, make([]byte, headerBytes)...)
+		b.buf = append(b.buf, emptyHeader[:]...)
 	}
 	if sizeBytes < 0 || sizeBytes > MaxFrameBytes || len(b.buf)+uvarintBytesLimit+sizeBytes > MaxFrameBytes {
 		return nil, fmt.Errorf("append item of %d bytes to a frame of %d: %w (at most %d)", sizeBytes, len(b.buf), ErrFrameFull, MaxFrameBytes)
 	}
 	b.buf = binary.AppendUvarint(b.buf, uint64(sizeBytes))
 	start := len(b.buf)
-	b.buf = append(b.buf, make([]byte, sizeBytes)...)
+	b.buf = slices.Grow(b.buf, sizeBytes)[:start+sizeBytes]
 	b.count++
 	return b.buf[start:], nil
 }
@@ -80,7 +83,7 @@ func (b *Batch) Extend(sizeBytes int) ([]byte, error) {
 // Bytes seals the batch and returns the frame, valid until the next change.
 func (b *Batch) Bytes() []byte {
 	if len(b.buf) == 0 {
-		b.buf = append(b.buf, make([]byte, headerBytes)...)
+		b.buf = append(b.buf, emptyHeader[:]...)
 	}
 	binary.LittleEndian.PutUint32(b.buf, uint32(len(b.buf)-lengthBytes))
 	b.buf[8], b.buf[9] = frameVersion, b.kind

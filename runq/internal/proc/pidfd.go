@@ -96,10 +96,12 @@ func Watch(pidfd *os.File) (died <-chan struct{}, stop func(), err error) {
 		var dead bool
 		// It returns with an error once stop has closed the file.
 		_ = raw.Read(func(fd uintptr) bool { dead = exited(int(fd)); return dead })
+		// Closed before the news, so that who hears it can count files. Closing
+		// twice is an error that says nothing.
+		_ = file.Close()
 		if dead {
 			close(ended)
 		}
-		_ = file.Close() // Closing twice is an error that says nothing.
 	}()
 	return ended, sync.OnceFunc(func() {
 		_ = file.Close()

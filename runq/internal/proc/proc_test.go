@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 // await fails the test where a channel stays silent: nothing here may hang.
 func await[T any](t *testing.T, c <-chan T, what string) T {
@@ -245,10 +245,31 @@ func openerDies(t *testing.T, stopped bool) {
 		if err := Signal(m.Files[0], unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		awaitStopped(t, m.Files[0])
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
 	await(t, died, "the worker's death")
+}
+
+// awaitStopped waits until all threads stand still: a signal is no rendezvous,
+// and the kernel gives no event to who is not the parent.
+func awaitStopped(t *testing.T, pidfd *os.File) {
+	t.Helper()
+	var pid int
+	if err := control(pidfd, func(fd int) (err error) { pid, err = pidOf(fd); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < patience; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "T") {
+			return
+		}
+	}
+	t.Fatal("the worker does not stop")
 }
 
 // From SIGKILL to the closed channel.
