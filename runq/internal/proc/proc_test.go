@@ -127,6 +127,7 @@ func TestGroupLivesAndDies(t *testing.T) {
 		if err := Signal(workers[2].Pidfd(), unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		awaitStopped(t, workers[2].Pidfd())
 		askAll([2]int{1, 2}, [2]int{1, 3}, [2]int{3, 2}, [2]int{3, 1})
 		if got := collect(t, c, kindAnswered, 2); !slices.Equal(got, []string{"1>3.1", "3>1.1"}) {
 			t.Fatalf("beside a stopped worker: %v", got)
