@@ -199,6 +199,7 @@ the one before them. States are remembered by a hash of 128 bits.`,
 	cmd.Flags().IntVar(&opts.Tasks, "tasks", opts.Tasks, "tasks that are submitted")
 	cmd.Flags().IntVar(&opts.Failures, "failures", opts.Failures, "failures")
 	cmd.Flags().IntVar(&opts.Zombies, "zombies", opts.Zombies, "failures that may be zombies")
+	cmd.Flags().BoolVar(&opts.AllLogs, "all-logs", false, "follow the logs of all cores, not only that of core 0")
 	cmd.Flags().BoolVar(&opts.Full, "full", false, "interleave every single effect")
 	cmd.Flags().IntVar(&opts.MaxStates, "max-states", 0, "stop after so many states; 0 walks all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -38,6 +38,11 @@ type process struct {
 	stubborn bool  // It does not die when killed, until the faults end.
 	doomed   bool  // It was killed and has not exited.
 	wedged   bool  // Its scheduling loop hangs.
+
+	// For the explorer: the node's state as it is encoded, and a control page
+	// that holds no news for it. Both are forgotten with the next step.
+	encoded []byte
+	dull    uint64
 }
 
 // attempt is a body under way.
@@ -166,6 +171,7 @@ func (w *world) step(p *process, evs ...protocol.Event) {
 	}
 	p.life = p.node.Incarnation()
 	p.program, p.pc, p.part = effects, 0, 0
+	p.encoded, p.dull = nil, 0
 }
 
 // perform does the next effect of a process's program.
