@@ -140,6 +140,12 @@ func floorPower(n int) int {
 // clock: what a store takes to be seen, and the clock's own steps.
 const leaseEpsilon = time.Millisecond
 
+// mostRetry is for long leases: a message that was lost holds a task up.
+const mostRetry = 50 * time.Millisecond
+
+// mostExceptions bounds what is sorted and searched for each task.
+const mostExceptions = 512
+
 // config returns what the nodes of a run agree on.
 func (o *Options) config(run uint64, domains []int) protocol.Config {
 	return protocol.Config{
@@ -150,8 +156,10 @@ func (o *Options) config(run uint64, domains []int) protocol.Config {
 		Lease:        clock.Lease{Length: o.Lease, Epsilon: min(leaseEpsilon, o.Lease/10)},
 		Stagger:      max(o.Lease/10, time.Millisecond),
 		KillDeadline: o.KillDeadline,
-		Retry:        max(o.Lease/4, 2*time.Millisecond),
+		Retry:        min(max(o.Lease/2, 2*time.Millisecond), mostRetry),
 		MaxCrashes:   o.MaxCrashes,
+		// Stolen tasks leave gaps, so who steals much must remember many.
+		MaxExceptions: min(max(o.Slots/16, 16), mostExceptions),
 	}
 }
 

@@ -135,6 +135,7 @@ func (w *worker) begin(e *protocol.Effect) {
 	}
 	w.active = append(w.active, r)
 	w.begun = append(w.begun, r)
+	w.running++
 	if w.inherited[e.Log] {
 		w.inherited[e.Log] = false
 		w.note(notice{kind: noteStep, step: FirstClaim, core: w.core, log: e.Log, incarnation: w.node.Incarnation(), id: e.ID})

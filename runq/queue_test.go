@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,4 +103,19 @@ func TestManyTasks(t *testing.T) {
 		t.Errorf("%d of %d tasks ran", n, tasks)
 	}
 	t.Logf("%+v", q.Stats())
+}
+
+// registered are names that this process knows already: tests run again under
+// -count.
+var registered sync.Map
+
+// registerOnce registers a handler that the latest caller decides on.
+func registerOnce(name string, h runq.Handler) {
+	current, again := registered.LoadOrStore(name, &atomic.Value{})
+	current.(*atomic.Value).Store(h)
+	if !again {
+		runq.Register(name, func(ctx context.Context, t *runq.Task) ([]byte, error) {
+			return current.(*atomic.Value).Load().(runq.Handler)(ctx, t)
+		})
+	}
 }

@@ -49,9 +49,8 @@ func (q *Queue) submit(ctx context.Context, jobs []Job, ids []ID) error {
 	if rest := len(jobs) - sent; rest > 0 && b.left.Add(-int64(rest)) == 0 {
 		b.done <- struct{}{}
 	}
-	waitErr := b.await(ctx)
-	if waitErr != nil {
-		return q.abandoned(b, ids[:sent], waitErr)
+	if cause := b.await(ctx); cause != nil {
+		return errors.Join(err, q.abandoned(b, ids[:sent], cause))
 	}
 	for i, code := range b.codes[:sent] {
 		if code == protocol.CodeAccepted {
@@ -129,10 +128,12 @@ func (q *Queue) check(j *Job) error {
 	if h, ok := lookup(number); !ok || h.name != j.Name {
 		return ErrNoHandler
 	}
-	if j.Affinity.kind != anywhere && !slices.ContainsFunc(q.seats, func(s seat) bool { return j.Affinity.fits(slices.Index(q.seats, s), s) }) {
-		return fmt.Errorf("no worker fits the affinity: %w", ErrInvalid)
+	for i, s := range q.seats {
+		if j.Affinity.fits(i, s) {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("no worker fits the affinity: %w", ErrInvalid)
 }
 
 func (a Affinity) fits(worker int, s seat) bool {

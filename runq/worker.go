@@ -61,16 +61,17 @@ type worker struct {
 	// tell it later.
 	begun, active, sent, again []*run
 	// spent were settled and are not told of yet, spare are for new attempts.
-	spent, spare []*run
-	sentHead     int
-	ticked       clock.Instant
-	tickEvery    time.Duration
-	rate         int // Attempts that ended since the last tick.
-	prefetch     int
-	crashed      clock.Instant
-	inherited    []bool          // Logs taken from others, until a task of theirs starts.
-	question     protocol.Effect // The one that the last program ended with.
-	served       []protocol.Core
+	spent, spare   []*run
+	sentHead       int
+	ticked         clock.Instant
+	tickEvery      time.Duration
+	rate           int // Attempts that ended since the last tick.
+	prefetch       int
+	running        int // Attempts that are with the handlers.
+	crashed, stole clock.Instant
+	inherited      []bool          // Logs taken from others, until a task of theirs starts.
+	question       protocol.Effect // The one that the last program ended with.
+	served         []protocol.Core
 }
 
 // workerConfig is what a worker is started with.
@@ -161,6 +162,9 @@ func (w *worker) turn() bool {
 	busy := len(evs) > 0 || len(w.taken) > 0
 	for i := range w.taken {
 		ev := &w.taken[i]
+		if ev.Kind == protocol.EventSteal && !w.mayAsk(now) {
+			continue
+		}
 		if ev.Kind == protocol.EventExited {
 			w.exec.Exited(ev.Core, ev.Incarnation)
 			if ev.Crashed {
@@ -173,7 +177,7 @@ func (w *worker) turn() bool {
 			evs = evs[:0]
 		}
 	}
-	if free := w.handlers + w.prefetch - len(w.active); free > 0 && busy {
+	if free := w.handlers + w.prefetch - w.running; free > 0 && busy {
 		evs = append(evs, protocol.Event{Kind: protocol.EventIdle, Now: now, Count: free})
 	}
 	if len(evs) > 0 {
@@ -184,6 +188,16 @@ func (w *worker) turn() bool {
 	w.start()
 	w.flush()
 	return busy
+}
+
+// mayAsk reports whether to ask for tasks of others: when there is nothing to do
+// here, and nothing under way from there.
+func (w *worker) mayAsk(now clock.Instant) bool {
+	if len(w.active) > 0 || w.node.Ready() > 0 || now.Sub(w.stole) < w.cfg.Retry {
+		return false
+	}
+	w.stole = now
+	return true
 }
 
 // tick reads the control page and adapts to what tasks are like.
@@ -216,6 +230,7 @@ func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event 
 func (w *worker) ends(now clock.Instant, evs []protocol.Event) []protocol.Event {
 	w.finished = w.pool.take(w.finished)
 	w.rate += len(w.finished)
+	w.running -= len(w.finished)
 	for i, r := range w.finished {
 		evs = w.tell(now, evs, r)
 		w.finished[i] = nil

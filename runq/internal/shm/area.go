@@ -61,10 +61,7 @@ func (m *Memory) open(id protocol.RegionID, word uint64) []uint64 {
 		return nil
 	}
 	atomic.StoreUint64(&words[m.geo.CommitOffset()], 0)
-	slots := words[m.geo.SlotOffset(0):m.geo.ArenaOffset()]
-	for i := range slots {
-		atomic.StoreUint64(&slots[i], 0)
-	}
+	clearWords(words[m.geo.SlotOffset(0):m.geo.ArenaOffset()])
 	atomic.StoreUint64(&words[m.geo.CommitOffset()], protocol.CommitWord{Epoch: id.Epoch}.Pack())
 	return words
 }

@@ -193,9 +193,7 @@ func (m *Memory) Punch(host protocol.Core) error {
 	}
 	words := m.hosts[host]
 	if m.files == nil {
-		for i := range words {
-			atomic.StoreUint64(&words[i], 0)
-		}
+		clearWords(words)
 		return nil
 	}
 	if err := unix.Fallocate(int(m.files[host+1].Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(words)*8)); err != nil {

@@ -8,6 +8,8 @@ func storeWords(dst, src []uint64) { copy(dst, src) }
 
 func loadWords(dst, src []uint64) { copy(dst, src) }
 
+func clearWords(dst []uint64) { clear(dst) }
+
 // storeBytes stores bytes at the start of words.
 func storeBytes(dst []uint64, src []byte) { copy(bytesOf(dst), src) }
 

@@ -22,6 +22,12 @@ func loadWords(dst, src []uint64) {
 	}
 }
 
+func clearWords(dst []uint64) {
+	for i := range dst {
+		atomic.StoreUint64(&dst[i], 0)
+	}
+}
+
 // storeBytes stores bytes at the start of words; the rest of the last word is
 // zero.
 func storeBytes(dst []uint64, src []byte) {
