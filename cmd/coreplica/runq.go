@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/coreplica/coreplica/runq/protocol"
 	"github.com/coreplica/coreplica/runq/protocol/sim"
 )
 
@@ -29,7 +32,7 @@ itself, one store and one compare-and-swap at a time.`,
   # Every interleaving of three cores, two copies, two tasks and one failure that is no zombie.
   coreplica runq explore --failures 1 --zombies 0`,
 	}
-	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd())
+	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd())
 	return cmd
 }
 
@@ -48,6 +51,7 @@ func newRunqSimCmd() *cobra.Command {
 	var first, seeds uint64
 	var steps int
 	faults := "all"
+	var trace string
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Simulate faults from seeds and check the invariants after every step",
@@ -63,12 +67,17 @@ it, and printed as a command that replays it. The exit code is then 1.`,
   coreplica runq sim
 
   # Replay one seed with two kinds of fault.
-  coreplica runq sim --seed 17 --seeds 1 --faults crash,pause -o json`,
+  coreplica runq sim --seed 17 --seeds 1 --faults crash,pause -o json
+
+  # Keep what a seed did, and look at its takeovers.
+  coreplica runq sim --seed 3 --seeds 1 --trace sim.trace
+  coreplica runq timeline sim.trace --file takeovers.html`,
 	}
 	output := outputFlag(cmd, "table", "json")
 	cmd.Flags().Uint64Var(&first, "seed", 0, "the first seed")
 	cmd.Flags().Uint64Var(&seeds, "seeds", 2000, "how many seeds")
 	cmd.Flags().IntVar(&steps, "steps", sim.DefaultSteps, "actions of a run among which faults happen")
+	cmd.Flags().StringVar(&trace, "trace", "", "write what the nodes of one seed were told and answered to this file")
 	cmd.Flags().StringVar(&faults, "faults", faults, "which, separated by commas: all, none, or "+sim.AllFaults.String())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		set, err := sim.ParseFaults(faults)
@@ -78,7 +87,16 @@ it, and printed as a command that replays it. The exit code is then 1.`,
 		if steps < 1 || seeds < 1 {
 			return usageError(fmt.Errorf("--steps and --seeds must be 1 or more; see `%s --help`", cmd.CommandPath()))
 		}
-		report, err := simulate(cmd.Context(), first, seeds, sim.Options{Steps: steps, Faults: set})
+		opts := sim.Options{Seed: first, Steps: steps, Faults: set}
+		if trace != "" {
+			if seeds != 1 {
+				return usageError(fmt.Errorf("--trace keeps one seed: give --seeds 1; see `%s --help`", cmd.CommandPath()))
+			}
+			if err := traceSeed(trace, opts); err != nil {
+				return err
+			}
+		}
+		report, err := simulate(cmd.Context(), first, seeds, opts)
 		if err != nil {
 			return err
 		}
@@ -91,6 +109,24 @@ it, and printed as a command that replays it. The exit code is then 1.`,
 		return nil
 	}
 	return cmd
+}
+
+// traceSeed runs a seed and records it. Whether it fails is for simulate to tell.
+func traceSeed(name string, opts sim.Options) (err error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("create trace: %w", err)
+	}
+	w := bufio.NewWriter(f)
+	var rec *protocol.Recorder
+	opts.Begin = func(cfg protocol.Config) { rec, err = protocol.NewRecorder(w, cfg) }
+	opts.Record = func(core protocol.Core, evs []protocol.Event, effects []protocol.Effect) {
+		if err == nil {
+			err = rec.Step(core, evs, effects)
+		}
+	}
+	_, _ = sim.Run(opts) // It fails again when the seed is simulated.
+	return errors.Join(err, w.Flush(), f.Close())
 }
 
 // simulate runs seeds until one fails or all have run.
@@ -163,6 +199,7 @@ the one before them. States are remembered by a hash of 128 bits.`,
 	cmd.Flags().IntVar(&opts.Tasks, "tasks", opts.Tasks, "tasks that are submitted")
 	cmd.Flags().IntVar(&opts.Failures, "failures", opts.Failures, "failures")
 	cmd.Flags().IntVar(&opts.Zombies, "zombies", opts.Zombies, "failures that may be zombies")
+	cmd.Flags().BoolVar(&opts.AllLogs, "all-logs", false, "follow the logs of all cores, not only that of core 0")
 	cmd.Flags().BoolVar(&opts.Full, "full", false, "interleave every single effect")
 	cmd.Flags().IntVar(&opts.MaxStates, "max-states", 0, "stop after so many states; 0 walks all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -36,7 +36,7 @@ var confined = []struct {
 	{"github.com/chromedp/cdproto", nil, true, "users of the module should not build a browser's client"},
 	{"github.com/google/go-cmp", nil, true, "it panics on what it does not know, which only a test may"},
 	{"pgregory.net/rapid", nil, true, "it is for tests"},
-	{"github.com/anishathalye/porcupine", nil, true, "it is for tests"},
+	{"github.com/anishathalye/porcupine", []string{"runq/chaos"}, true, "it is for tests, and for trials that are judged where they run"},
 	{"github.com/rogpeppe/go-internal", nil, true, "it is for tests"},
 	{"testing", []string{"internal/testkit"}, true, "it adds flags to programs that import it"},
 	{"MODULE/internal/testkit", []string{"internal/testkit"}, true, "it is for tests"},

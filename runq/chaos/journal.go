@@ -43,9 +43,11 @@ const (
 	Lost
 	// Fenced says that a publish of this worker failed on the fence.
 	Fenced
-	// Killed, Stopped and Continued say what was done to a worker.
+	// Killed says that a worker was sent SIGKILL.
 	Killed
+	// Stopped is a SIGSTOP.
 	Stopped
+	// Continued is the SIGCONT after it.
 	Continued
 	// Inherited is the first claim after a takeover of Worker's queue.
 	Inherited
@@ -66,8 +68,11 @@ func (k Kind) String() string {
 type Mode uint8
 
 const (
+	// AtLeastOnce tasks are tried until one attempt ends.
 	AtLeastOnce Mode = iota
+	// AtMostOnce tasks are started once, and reported if their core fails.
 	AtMostOnce
+	// OnceRecorded tasks have one accepted result and a fencing token.
 	OnceRecorded
 )
 

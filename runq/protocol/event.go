@@ -153,10 +153,13 @@ type EffectKind uint8
 const (
 	// EffectHeartbeat stores New into the core's heartbeat word.
 	EffectHeartbeat EffectKind = iota + 1
-	// EffectStoreCells stores Data at the cell Seq of Region's arena.
+	// EffectStoreCells stores Data at the cell Seq of Region's arena and those
+	// after it. It is one store a cell, and may be cut off between two.
 	EffectStoreCells
-	// EffectStoreSlot stores Words at the place of Seq in Region's ring.
-	EffectStoreSlot
+	// EffectStoreSlots stores Words, which are whole records, at the place of
+	// Seq in Region's ring and those after it, which do not go beyond the
+	// ring's end. It is one store a record, and may be cut off between two.
+	EffectStoreSlots
 	// EffectPublish swaps Region's commit word from Old to New. If it was not
 	// Old, the program is aborted with the word that was there, 0 for a region
 	// that is not there.
@@ -210,7 +213,7 @@ const (
 	effectKinds
 )
 
-var effectNames = [effectKinds]string{"", "heartbeat", "store-cells", "store-slot", "publish", "open", "free-below", "answer", "begin",
+var effectNames = [effectKinds]string{"", "heartbeat", "store-cells", "store-slots", "publish", "open", "free-below", "answer", "begin",
 	"stop", "reject", "send", "report", "forget", "reset-affinity", "kill", "unkillable", "exit", "draw", "arbiter", "seal", "read"}
 
 func (k EffectKind) String() string {

@@ -98,7 +98,7 @@ func (m *machine) do(e *Effect) (result *Event, ok bool) {
 		m.commits[e.Region] = CommitWord{Epoch: e.Region.Epoch}.Pack()
 		m.slots[e.Region] = make([]uint64, m.cfg.Slots*RecordWords)
 		m.arenas[e.Region] = make([]byte, m.cfg.Cells*CellBytes)
-	case EffectStoreSlot:
+	case EffectStoreSlots:
 		if there {
 			copy(m.slots[e.Region][e.Seq&(m.cfg.Slots-1)*RecordWords:], e.Words)
 		}

@@ -1,10 +1,5 @@
 package protocol
 
-import (
-	"maps"
-	"slices"
-)
-
 // Bounds of one round of hand-offs: what one step appends must fit a small ring
 // many times over, and one thief must not stall its victim.
 const (
@@ -73,10 +68,12 @@ func (n *Node) give(l *log, m *Message) {
 	if m.FromLog == l.id || l.giving != noCore {
 		return
 	}
-	count := min(m.Count, maxStolen, (len(l.q.ready)+1)/2)
+	count := min(m.Count, maxStolen, (l.q.waiting-len(l.q.delayed)+1)/2)
 	var ids []TaskID
-	for i := len(l.q.ready) - 1; i >= 0 && len(ids) < count; i-- {
-		t := &l.q.tasks[l.q.ready[i]]
+	for t := range l.q.far {
+		if len(ids) >= count {
+			break
+		}
 		if t.Hop < MaxHop && (t.Affinity == 0 || t.Affinity-1 == m.FromLog) {
 			ids = append(ids, t.ID)
 		}
@@ -116,9 +113,9 @@ func (n *Node) offered(l *log, m *Message) {
 	switch {
 	case n.mut&mutNoDedupe != 0:
 		if t != nil {
-			l.q.remove(id)
+			l.q.remove(t)
 		}
-		delete(l.q.seen.streams, id.Stream)
+		l.q.seen.forget(id.Stream)
 		n.take(l, m, &reply)
 	case t == nil && l.q.seen.has(id), t != nil && t.Hop > hop, n.mut&mutHopless != 0 && t != nil:
 		// It was here, and it has ended or gone on.
@@ -194,7 +191,7 @@ func (n *Node) floors(l *log) {
 			}
 		}
 	}
-	floor := max(l.q.seen.floor[l.id], 1)
+	floor := max(l.q.seen.floor.of(l.id), 1)
 	closing := floor
 	for n.closed[Stream{l.id, closing}] {
 		if _, busy := open[Stream{l.id, closing}]; busy {
@@ -211,11 +208,11 @@ func (n *Node) floors(l *log) {
 			delete(n.closed, stream)
 		}
 	}
-	for _, stream := range slices.SortedFunc(maps.Keys(l.q.seen.streams), Stream.compare) {
+	for _, stream := range l.q.seen.sorted() {
 		if stream.Core != l.id {
 			continue
 		}
-		low := l.q.seen.streams[stream].upto
+		low := l.q.seen.find(stream).upto
 		if first, busy := open[stream]; busy {
 			low = min(low, first-1)
 		}
@@ -241,9 +238,9 @@ func (n *Node) publish(l *log, floor Record) {
 // raiseFloor takes what an origin has published, if it shortens our vector.
 func (n *Node) raiseFloor(l *log, r Record) {
 	v := &l.q.seen
-	news := r.ID.Incarnation > v.floor[r.ID.Core]
+	news := r.ID.Incarnation > v.floor.of(r.ID.Core)
 	if r.Arg == floorLow {
-		s := v.streams[r.ID.Stream]
+		s := v.find(r.ID.Stream)
 		news = s != nil && s.upto < r.ID.N
 	}
 	if news && r.ID.Core != l.id {

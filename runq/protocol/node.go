@@ -197,7 +197,7 @@ func (n *Node) Serves(log Core) bool { l := n.logs[log]; return l != nil && l.st
 func (n *Node) Ready() int {
 	ready := 0
 	for l := range n.owned {
-		ready += len(l.q.ready) + len(l.q.delayed)
+		ready += l.q.waiting
 	}
 	return ready
 }
@@ -342,7 +342,7 @@ func (n *Node) settle(ev *Event) {
 	}
 	for _, l := range n.logs {
 		if l != nil && l.stage == serving {
-			l.words, l.sent = l.words[:0], 0
+			l.words, l.sent, l.data = l.words[:0], 0, l.data[:0]
 			l.published = l.next
 			n.collectGarbage(l)
 		}

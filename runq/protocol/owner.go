@@ -39,10 +39,13 @@ type log struct {
 	next, head, published uint64
 	// words are the records that this step appended, flushed up to sent; first
 	// is the sequence number of the next one to flush.
-	words    []uint64
-	sent     int
-	first    uint64
-	payloads []Effect
+	words []uint64
+	sent  int
+	first uint64
+	// data are the payloads of this step, padded to cells, and payloads where
+	// they belong: runs of cells that were not flushed yet.
+	data     []byte
+	payloads []cellRun
 	freed    []Ref
 	// doomed are tombstones that nobody waits for, in the order of their end.
 	doomed []TaskID
@@ -56,6 +59,12 @@ type log struct {
 	// lows are the low watermarks that were published, by stream.
 	lows map[Stream]uint64
 	rec  *recovery
+}
+
+// cellRun is a part of data that goes to adjacent cells.
+type cellRun struct {
+	cell     uint32
+	from, to int
 }
 
 // submit takes a task.
@@ -318,9 +327,31 @@ func (n *Node) store(l *log, payload []byte) (Ref, bool) {
 	if !ok {
 		return Ref{}, false
 	}
-	l.payloads = append(l.payloads, Effect{Kind: EffectStoreCells, Log: l.id, Seq: uint64(cell), Data: payload})
+	from := len(l.data)
+	l.data = append(l.data, payload...)
+	if over := len(payload) % CellBytes; over > 0 {
+		l.data = append(l.data, zeroCell[over:]...)
+	}
+	if last := len(l.payloads) - 1; last >= 0 && l.payloads[last].follows(cell) && l.payloads[last].to == from {
+		l.payloads[last].to = len(l.data)
+	} else {
+		l.payloads = append(l.payloads, cellRun{cell, from, len(l.data)})
+	}
 	return Ref{cell, uint32(len(payload)), PayloadCRC(payload)}, true
 }
+
+// zeroCell fills the last cell of a payload up.
+var zeroCell [CellBytes]byte
+
+// follows reports whether a cell comes right after the run, which may still grow.
+func (r cellRun) follows(cell uint32) bool {
+	cells := uint32((r.to - r.from) / CellBytes)
+	return cell == r.cell+cells && cells < maxRun
+}
+
+// maxRun is how many cells or slots one effect stores at most: between two stores
+// of a program a core can be made to look alive or dead, so none may last long.
+const maxRun = 16
 
 // append adds a record to the log, which takes effect when it is published.
 func (n *Node) append(l *log, r Record) {
@@ -404,26 +435,23 @@ func (n *Node) flush(l *log) {
 	n.giveBack(l)
 }
 
-// pulseStores is how many slots are stored between two signs of life: a snapshot
-// may take longer than a lease, and whoever writes one is not dead.
-const pulseStores = 16
-
 // copyTo writes the batch into one region and publishes it.
 func (n *Node) copyTo(l *log, region RegionID, first bool) {
 	if first || n.mut&mutPayloadOnce == 0 {
 		for _, p := range l.payloads {
-			p.Region = region
-			n.emit(p)
+			n.emit(Effect{Kind: EffectStoreCells, Log: l.id, Region: region, Seq: uint64(p.cell), Data: l.data[p.from:p.to]})
 		}
 	}
-	for at := l.sent; at < len(l.words); at += RecordWords {
-		if stores := (at-l.sent)/RecordWords + 1; stores%pulseStores == 0 {
-			n.pulse()
+	seq := l.first
+	for at := l.sent; at < len(l.words); {
+		if at > l.sent {
+			n.pulse() // A snapshot may take longer than a lease, and whoever writes one is not dead.
 		}
-		n.emit(Effect{
-			Kind: EffectStoreSlot, Log: l.id, Region: region,
-			Seq: l.first + uint64((at-l.sent)/RecordWords), Words: l.words[at : at+RecordWords],
-		})
+		// A run ends at the end of the ring.
+		run := min(uint64(len(l.words)-at)/RecordWords, maxRun, n.cfg.Slots-seq&(n.cfg.Slots-1))
+		end := at + int(run)*RecordWords
+		n.emit(Effect{Kind: EffectStoreSlots, Log: l.id, Region: region, Seq: seq, Words: l.words[at:end]})
+		at, seq = end, seq+run
 	}
 	n.emit(Effect{
 		Kind: EffectPublish, Log: l.id, Region: region,
@@ -453,9 +481,9 @@ func (n *Node) collectGarbage(l *log) {
 				return
 			}
 			id := t.ID
-			l.q.remove(id)
+			l.q.remove(t)
 			if n.mut&mutTimeTombstones != 0 {
-				delete(l.q.seen.streams, id.Stream)
+				l.q.seen.forget(id.Stream)
 			}
 			n.emit(Effect{Kind: EffectForget, Log: l.id, ID: id})
 		}

@@ -2,7 +2,7 @@ package protocol
 
 import (
 	"cmp"
-	"maps"
+	"math/bits"
 	"slices"
 )
 
@@ -50,9 +50,11 @@ type task struct {
 	// order is the place in the queue among equals; seq the last record.
 	order, seq uint64
 	// heap is the place in the ready or delayed heap plus one, 0 in none.
-	heap int32
-	late bool // In the delayed heap.
-	used bool
+	heap  int32
+	place int32 // Where the entry stands.
+	late  bool  // In the delayed heap.
+	laned bool  // In the lane of its priority.
+	used  bool
 }
 
 // Bits above the state in Arg2 of a snapshot's record.
@@ -67,23 +69,29 @@ const (
 // wrote them and on the neighbour that reads them.
 type queue struct {
 	run     uint64
-	index   map[TaskID]int32
+	index   table
 	tasks   []task
 	spare   []int32 // Free places in tasks.
-	ready   []int32 // A heap by priority, deadline and order.
+	lanes   [MaxPrio + 1]lane
+	busy    uint64  // The lanes that may have tasks, a bit each.
+	ready   []int32 // A heap by priority, deadline and order, of those in no lane.
 	delayed []int32 // A heap by NotBefore.
+	waiting int     // Tasks in lanes and heaps.
 	seen    vector
 	order   uint64
 	claimed int
 }
 
 func newQueue(run uint64) *queue {
-	return &queue{run: run, index: map[TaskID]int32{}, seen: newVector()}
+	return &queue{run: run, seen: newVector()}
 }
 
 func (q *queue) clone() *queue {
 	c := *q
-	c.index = maps.Clone(q.index)
+	c.index = q.index.clone()
+	for i := range c.lanes {
+		c.lanes[i] = q.lanes[i].clone()
+	}
 	c.tasks, c.spare = slices.Clone(q.tasks), slices.Clone(q.spare)
 	c.ready, c.delayed = slices.Clone(q.ready), slices.Clone(q.delayed)
 	c.seen = q.seen.clone()
@@ -92,17 +100,17 @@ func (q *queue) clone() *queue {
 
 // find returns the entry of an ID, or nil.
 func (q *queue) find(id TaskID) *task {
-	i, ok := q.index[id]
-	if !ok {
+	i := q.index.find(q.tasks, id)
+	if i < 0 {
 		return nil
 	}
 	return &q.tasks[i]
 }
 
 // records is how many records a snapshot of the queue has.
-func (q *queue) records() uint64 { return uint64(len(q.index)) + q.seen.records() + 2 }
+func (q *queue) records() uint64 { return uint64(q.index.n) + q.seen.records() + 2 }
 
-func (q *queue) insert(r Record, state TaskState) *task {
+func (q *queue) insert(r *Record, state TaskState) *task {
 	var i int32
 	if n := len(q.spare); n > 0 {
 		i, q.spare = q.spare[n-1], q.spare[:n-1]
@@ -112,53 +120,69 @@ func (q *queue) insert(r Record, state TaskState) *task {
 	}
 	t := &q.tasks[i]
 	q.order++
-	*t = task{Record: r, order: q.order, seq: r.Seq, used: true}
-	q.index[r.ID] = i
-	q.enter(t, i, state)
+	*t = task{Record: *r, order: q.order, seq: r.Seq, place: i, used: true}
+	q.index.add(q.tasks, i)
+	q.enter(t, state)
 	return t
 }
 
-func (q *queue) remove(id TaskID) {
-	i := q.index[id]
-	q.leave(&q.tasks[i], i)
-	q.tasks[i] = task{}
-	delete(q.index, id)
+func (q *queue) remove(t *task) {
+	q.leave(t)
+	q.index.remove(q.tasks, t.ID)
+	i := t.place
+	*t = task{}
 	q.spare = append(q.spare, i)
 }
 
 // set moves an entry to another state.
 func (q *queue) set(t *task, state TaskState) {
-	i := q.index[t.ID]
-	q.leave(t, i)
-	q.enter(t, i, state)
+	q.leave(t)
+	q.enter(t, state)
 }
 
-func (q *queue) enter(t *task, i int32, state TaskState) {
+func (q *queue) enter(t *task, state TaskState) {
 	t.state = state
 	switch {
 	case state == StateClaimed:
 		q.claimed++
 	case state == StateReady && t.NotBefore > 0:
 		t.late = true
-		q.push(&q.delayed, i)
+		q.waiting++
+		q.push(&q.delayed, t.place)
 	case state == StateReady:
-		q.push(&q.ready, i)
+		q.waiting++
+		q.enqueue(t)
 	}
 }
 
-func (q *queue) leave(t *task, _ int32) {
-	if t.state == StateClaimed {
-		q.claimed--
-	}
-	if t.heap == 0 {
+// enqueue makes a task ready: in its lane if it is the youngest there.
+func (q *queue) enqueue(t *task) {
+	l := &q.lanes[t.Prio&MaxPrio]
+	if t.Deadline != 0 || l.last() >= t.order {
+		q.push(&q.ready, t.place)
 		return
 	}
-	if t.late {
+	t.laned = true
+	l.push(q.tasks, laneEntry{t.place, t.order})
+	q.busy |= 1 << (t.Prio & MaxPrio)
+}
+
+func (q *queue) leave(t *task) {
+	switch {
+	case t.state == StateClaimed:
+		q.claimed--
+	case t.laned:
+		t.laned = false
+		q.waiting--
+		q.lanes[t.Prio&MaxPrio].live--
+	case t.heap != 0 && t.late:
+		t.late = false
+		q.waiting--
 		q.pull(&q.delayed, t.heap-1)
-	} else {
+	case t.heap != 0:
+		q.waiting--
 		q.pull(&q.ready, t.heap-1)
 	}
-	t.late = false
 }
 
 // apply performs a record on the queue and returns the payload that nobody
@@ -170,7 +194,7 @@ func (q *queue) apply(r *Record) (freed Ref) {
 	case KindEnqueue:
 		if !q.seen.has(r.ID) {
 			q.seen.add(r.ID)
-			q.insert(*r, StateReady)
+			q.insert(r, StateReady)
 		}
 	case KindCancel:
 		return q.cancel(t, r)
@@ -185,7 +209,7 @@ func (q *queue) apply(r *Record) (freed Ref) {
 			q.seen.raise(r.ID.Stream, r.ID.N)
 			q.dropBelow(r)
 		case floorLost:
-			q.seen.lost[r.ID.Core] = max(q.seen.lost[r.ID.Core], r.ID.Incarnation)
+			q.seen.lost.raise(r.ID.Core, r.ID.Incarnation)
 		}
 	case KindSnapSeen:
 		if r.Arg2 == 0 {
@@ -256,7 +280,7 @@ func (q *queue) advance(t *task, r *Record) (freed Ref) {
 	case KindMoveBack:
 		q.set(t, StateReady)
 	case KindRetire:
-		q.remove(t.ID)
+		q.remove(t)
 	case KindCollect:
 		freed, t.Payload, t.collected = t.Payload, Ref{}, true
 	}
@@ -275,7 +299,7 @@ func (q *queue) cancel(t *task, r *Record) (freed Ref) {
 	switch {
 	case t == nil && !q.seen.has(r.ID):
 		q.seen.add(r.ID)
-		q.insert(*r, StateCancelled).collected = true
+		q.insert(r, StateCancelled).collected = true
 	case t != nil && t.state == StateReady:
 		t.seq = r.Seq
 		return q.end(t, StateCancelled)
@@ -295,9 +319,9 @@ func (q *queue) arrive(t *task, r *Record) (freed Ref) {
 		}
 		q.seen.add(r.ID)
 		if r.Kind == KindMoveIn {
-			q.insert(*r, StateReady)
+			q.insert(r, StateReady)
 		} else {
-			q.insert(*r, StateRefused).refused = true
+			q.insert(r, StateRefused).refused = true
 		}
 		return Ref{}
 	}
@@ -313,12 +337,11 @@ func (q *queue) arrive(t *task, r *Record) (freed Ref) {
 		t.Hop, t.seq, t.refused = r.Hop, r.Seq, true
 		return freed
 	}
-	i := q.index[r.ID]
-	q.leave(t, i)
+	q.leave(t)
 	q.order++
 	freed = t.Payload
-	*t = task{Record: *r, order: q.order, seq: r.Seq, used: true}
-	q.enter(t, i, StateReady)
+	*t = task{Record: *r, order: q.order, seq: r.Seq, place: t.place, used: true}
+	q.enter(t, StateReady)
 	return freed
 }
 
@@ -331,7 +354,7 @@ func (q *queue) dropBelow(r *Record) {
 			continue
 		}
 		if r.Arg == floorClosed && t.ID.Incarnation < r.ID.Incarnation || r.Arg == floorLow && t.ID.Stream == r.ID.Stream && t.ID.N <= r.ID.N {
-			q.remove(t.ID)
+			q.remove(t)
 		}
 	}
 }
@@ -343,7 +366,7 @@ func (q *queue) restore(r *Record) {
 		return
 	}
 	q.seen.add(r.ID)
-	t := q.insert(*r, state)
+	t := q.insert(r, state)
 	t.refused, t.collected = r.Arg2&snapRefused != 0, r.Arg2&snapCollected != 0
 	t.Arg2 &= snapWarded
 }
@@ -353,10 +376,7 @@ func (q *queue) restore(r *Record) {
 func (q *queue) snapshot(yield func(Record)) {
 	yield(Record{Kind: KindSnapBegin, ID: TaskID{Run: q.run, N: q.records() - 2}})
 	q.seen.snapshot(q.run, yield)
-	all := slices.SortedFunc(maps.Values(q.index), func(a, b int32) int {
-		return cmp.Compare(q.tasks[a].order, q.tasks[b].order)
-	})
-	for _, i := range all {
+	for _, i := range q.sorted() {
 		t := &q.tasks[i]
 		r := t.Record
 		r.Kind, r.Arg2 = KindSnapTask, uint16(t.state)|t.Arg2&snapWarded
@@ -371,6 +391,24 @@ func (q *queue) snapshot(yield func(Record)) {
 	yield(Record{Kind: KindSnapEnd, ID: TaskID{Run: q.run}})
 }
 
+// far yields the ready tasks from the far end of the queue, roughly: those that it
+// would be the longest until their turn.
+func (q *queue) far(yield func(*task) bool) {
+	for prio := range q.lanes {
+		l := &q.lanes[prio]
+		for at := l.tail; at > l.head; at-- {
+			if e := l.ring[(at-1)&uint64(len(l.ring)-1)]; e.lives(q.tasks) && !yield(&q.tasks[e.place]) {
+				return
+			}
+		}
+	}
+	for i := len(q.ready) - 1; i >= 0; i-- {
+		if !yield(&q.tasks[q.ready[i]]) {
+			return
+		}
+	}
+}
+
 // wake makes delayed tasks ready whose time has come, in microseconds.
 func (q *queue) wake(now uint64) {
 	for len(q.delayed) > 0 {
@@ -381,16 +419,27 @@ func (q *queue) wake(now uint64) {
 		}
 		q.pull(&q.delayed, 0)
 		t.late = false
-		q.push(&q.ready, i)
+		q.enqueue(t)
 	}
 }
 
 // first returns the task to run next, or nil.
 func (q *queue) first() *task {
-	if len(q.ready) == 0 {
+	best := int32(-1)
+	for q.busy != 0 {
+		prio := bits.Len64(q.busy) - 1
+		if best = q.lanes[prio].front(q.tasks); best >= 0 {
+			break
+		}
+		q.busy &^= 1 << prio
+	}
+	if len(q.ready) > 0 && (best < 0 || q.before(&q.ready, q.ready[0], best)) {
+		best = q.ready[0]
+	}
+	if best < 0 {
 		return nil
 	}
-	return &q.tasks[q.ready[0]]
+	return &q.tasks[best]
 }
 
 // before is the order of both heaps.

@@ -188,8 +188,8 @@ func TestSnapshotIsTheQueue(t *testing.T) {
 		if a, b := string(q.appendState(nil)), string(copied.appendState(nil)); a != b {
 			t.Fatalf("seed %d: the snapshot of the snapshot differs", seed)
 		}
-		if q.claimed != copied.claimed || len(q.ready)+len(q.delayed) != len(copied.ready)+len(copied.delayed) {
-			t.Fatalf("seed %d: %d/%d claimed, %d/%d ready", seed, q.claimed, copied.claimed, len(q.ready), len(copied.ready))
+		if q.claimed != copied.claimed || q.waiting != copied.waiting {
+			t.Fatalf("seed %d: %d/%d claimed, %d/%d ready", seed, q.claimed, copied.claimed, q.waiting, copied.waiting)
 		}
 	}
 }

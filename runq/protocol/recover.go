@@ -373,7 +373,7 @@ func (n *Node) replay(l *log) {
 	rec := l.rec
 	if len(rec.sources) > 0 && rec.best == 0 {
 		// No copy is left. What was submitted to it may never be called absent.
-		l.q.seen.lost[l.id] = n.views[l.id].drawn + 1
+		l.q.seen.lost.raise(l.id, n.views[l.id].drawn+1)
 		rec.reports = append(rec.reports, Effect{Kind: EffectReport, Log: l.id, Seq: LossLog})
 		return
 	}
@@ -488,7 +488,7 @@ func (n *Node) copyOut(l *log) {
 		})
 	}
 	l.next, l.head, l.words, l.sent = 0, 0, l.words[:0:0], 0
-	l.payloads, l.freed = l.payloads[:0:0], l.freed[:0]
+	l.data, l.payloads, l.freed = l.data[:0:0], l.payloads[:0], l.freed[:0]
 	l.arena = newArena(n.cfg.Cells)
 	for _, i := range l.q.sorted() {
 		t := &l.q.tasks[i]
@@ -551,7 +551,7 @@ func (n *Node) handOver(l *log) {
 
 // sorted returns the places of all entries in the order of the queue.
 func (q *queue) sorted() []int32 {
-	all := make([]int32, 0, len(q.index))
+	all := make([]int32, 0, q.index.n)
 	for i := range q.tasks {
 		if q.tasks[i].used {
 			all = append(all, int32(i))

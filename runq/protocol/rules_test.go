@@ -265,28 +265,3 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		t.Errorf("%.2f allocations a task", got)
 	}
 }
-
-// BenchmarkCycle is enqueue, claim and done without memory traffic: what the
-// state machine itself costs.
-func BenchmarkCycle(b *testing.B) {
-	for k := 1; k <= 3; k++ {
-		b.Run(fmt.Sprintf("k=%d", k), func(b *testing.B) {
-			cfg := testConfig(3, k)
-			cfg.Slots = 1 << 14
-			m := newMachine(&testing.T{}, cfg, 0)
-			n := m.nodes[0]
-			var buf []Effect
-			var ev Event
-			b.ReportAllocs()
-			for b.Loop() {
-				id := n.Allocate()
-				ev = Event{Kind: EventSubmit, Task: Record{ID: id, Flags: Detached}}
-				buf = n.Step(&ev, buf[:0])
-				ev = Event{Kind: EventIdle, Count: 1}
-				buf = n.Step(&ev, buf[:0])
-				ev = Event{Kind: EventFinished, ID: id, Attempt: 1, Token: 1}
-				buf = n.Step(&ev, buf[:0])
-			}
-		})
-	}
-}

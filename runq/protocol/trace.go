@@ -77,6 +77,11 @@ func digest(effects []Effect) uint32 {
 // Replay plays a trace through fresh nodes and returns how many steps agreed. It
 // returns [ErrDiverged] at the first that does not.
 func Replay(r io.Reader) (steps int, err error) {
+	return Play(r, func(Config, Core, []Event, []Effect) {})
+}
+
+// Play is [Replay] that shows each step: what a core took, and what it was to do.
+func Play(r io.Reader, show func(cfg Config, core Core, evs []Event, effects []Effect)) (steps int, err error) {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, maxTraceLine)
 	p := player{nodes: map[Core]*Node{}, last: map[Core][]Effect{}}
@@ -92,6 +97,7 @@ func Replay(r io.Reader) (steps int, err error) {
 		if err := p.step(&line); err != nil {
 			return steps, fmt.Errorf("step %d: %w", steps+1, err)
 		}
+		show(p.cfg, line.Core, line.Events, p.last[line.Core])
 		steps++
 	}
 	if err := in.Err(); err != nil {

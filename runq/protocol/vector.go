@@ -12,13 +12,45 @@ import (
 // publishes is causal stability.
 type vector struct {
 	// floor is the first stream of a core that is not closed.
-	floor map[Core]uint32
+	floor perCore
 	// lost is the first stream that was not given out yet when all copies of
 	// the log were lost: what earlier ones submitted is not known any more.
-	lost    map[Core]uint32
-	streams map[Stream]*seen
+	lost    perCore
+	streams map[uint64]*seen // By Stream.word.
 	extras  int
+	// hot is the stream that was asked for last: one submitter comes often.
+	hot     Stream
+	hotSeen *seen
 }
+
+// perCore has an incarnation for some cores, which only rises.
+type perCore struct {
+	at [MaxCores]uint32
+	n  int // How many are not 0.
+}
+
+// of returns a core's incarnation, or 0.
+func (p *perCore) of(core Core) uint32 {
+	if int(core) >= len(p.at) {
+		return 0
+	}
+	return p.at[core]
+}
+
+func (p *perCore) raise(core Core, to uint32) {
+	if int(core) >= len(p.at) || to <= p.at[core] {
+		return
+	}
+	if p.at[core] == 0 {
+		p.n++
+	}
+	p.at[core] = to
+}
+
+// word packs a stream so that words are in the order of streams.
+func (s Stream) word() uint64 { return uint64(s.Core)<<32 | uint64(s.Incarnation) }
+
+func streamOf(word uint64) Stream { return Stream{Core(word >> 32), uint32(word)} }
 
 // seen is the part of a stream that was seen: 1 to upto, and extra beyond it.
 type seen struct {
@@ -27,11 +59,11 @@ type seen struct {
 }
 
 func newVector() vector {
-	return vector{floor: map[Core]uint32{}, lost: map[Core]uint32{}, streams: map[Stream]*seen{}}
+	return vector{streams: map[uint64]*seen{}}
 }
 
 func (v *vector) clone() vector {
-	c := vector{maps.Clone(v.floor), maps.Clone(v.lost), make(map[Stream]*seen, len(v.streams)), v.extras}
+	c := vector{floor: v.floor, lost: v.lost, streams: make(map[uint64]*seen, len(v.streams)), extras: v.extras}
 	for stream, s := range v.streams {
 		c.streams[stream] = &seen{s.upto, slices.Clone(s.extra)}
 	}
@@ -40,10 +72,10 @@ func (v *vector) clone() vector {
 
 // has reports whether the ID was seen or belongs to a closed stream.
 func (v *vector) has(id TaskID) bool {
-	if id.Incarnation < v.floor[id.Core] {
+	if id.Incarnation < v.floor.of(id.Core) {
 		return true
 	}
-	s := v.streams[id.Stream]
+	s := v.find(id.Stream)
 	if s == nil {
 		return false
 	}
@@ -56,12 +88,12 @@ func (v *vector) has(id TaskID) bool {
 
 // closed reports whether no new ID of the stream may be accepted.
 func (v *vector) closed(s Stream) bool {
-	return s.Incarnation < v.floor[s.Core] || s.Incarnation < v.lost[s.Core]
+	return s.Incarnation < v.floor.of(s.Core) || s.Incarnation < v.lost.of(s.Core)
 }
 
 // follows reports whether remembering the ID takes no exception.
 func (v *vector) follows(id TaskID) bool {
-	s := v.streams[id.Stream]
+	s := v.find(id.Stream)
 	return id.N == 1 || s != nil && id.N == s.upto+1
 }
 
@@ -84,7 +116,7 @@ func (v *vector) add(id TaskID) {
 
 // raise remembers everything of a stream up to n.
 func (v *vector) raise(stream Stream, n uint64) {
-	if stream.Incarnation < v.floor[stream.Core] {
+	if stream.Incarnation < v.floor.of(stream.Core) {
 		return
 	}
 	s := v.stream(stream)
@@ -100,23 +132,52 @@ func (v *vector) raise(stream Stream, n uint64) {
 
 // close forgets streams before an incarnation: has answers true for all of them.
 func (v *vector) close(core Core, before uint32) {
-	if before <= v.floor[core] {
+	if before <= v.floor.of(core) {
 		return
 	}
-	v.floor[core] = before
-	for stream, s := range v.streams {
-		if stream.Core == core && stream.Incarnation < before {
+	v.floor.raise(core, before)
+	for word, s := range v.streams {
+		if stream := streamOf(word); stream.Core == core && stream.Incarnation < before {
 			v.extras -= len(s.extra)
-			delete(v.streams, stream)
+			v.forget(stream)
 		}
 	}
 }
 
+// find returns what was seen of a stream, or nil.
+func (v *vector) find(stream Stream) *seen {
+	if v.hotSeen != nil && v.hot == stream {
+		return v.hotSeen
+	}
+	s := v.streams[stream.word()]
+	if s != nil {
+		v.hot, v.hotSeen = stream, s
+	}
+	return s
+}
+
+// forget drops a stream.
+func (v *vector) forget(stream Stream) {
+	delete(v.streams, stream.word())
+	v.hotSeen = nil
+}
+
+// sorted lists the streams that are open, in a fixed order.
+func (v *vector) sorted() []Stream {
+	words := slices.Sorted(maps.Keys(v.streams))
+	list := make([]Stream, len(words))
+	for i, word := range words {
+		list[i] = streamOf(word)
+	}
+	return list
+}
+
 func (v *vector) stream(stream Stream) *seen {
-	s := v.streams[stream]
+	s := v.find(stream)
 	if s == nil {
 		s = &seen{}
-		v.streams[stream] = s
+		v.streams[stream.word()] = s
+		v.hot, v.hotSeen = stream, s
 	}
 	return s
 }
@@ -133,19 +194,23 @@ func (s *seen) collapse() {
 
 // records is how many records a snapshot needs for the vector.
 func (v *vector) records() uint64 {
-	return uint64(len(v.floor) + len(v.lost) + len(v.streams) + v.extras)
+	return uint64(v.floor.n + v.lost.n + len(v.streams) + v.extras)
 }
 
 // snapshot yields the vector as records, in a fixed order.
 func (v *vector) snapshot(run uint64, yield func(Record)) {
-	for _, core := range slices.Sorted(maps.Keys(v.floor)) {
-		yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{core, v.floor[core]}}})
+	for core, first := range v.floor.at {
+		if first > 0 {
+			yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{Core(core), first}}})
+		}
 	}
-	for _, core := range slices.Sorted(maps.Keys(v.lost)) {
-		yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{core, v.lost[core]}}, Arg: floorLost})
+	for core, first := range v.lost.at {
+		if first > 0 {
+			yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{Core(core), first}}, Arg: floorLost})
+		}
 	}
-	for _, stream := range slices.SortedFunc(maps.Keys(v.streams), Stream.compare) {
-		s := v.streams[stream]
+	for _, stream := range v.sorted() {
+		s := v.find(stream)
 		yield(Record{Kind: KindSnapSeen, ID: TaskID{run, stream, s.upto}})
 		for _, n := range s.extra {
 			yield(Record{Kind: KindSnapSeen, ID: TaskID{run, stream, n}, Arg2: 1})

@@ -100,6 +100,9 @@ func (c *checker) fail(invariant, format string, args ...any) {
 }
 
 func (c *checker) count(group, name string) {
+	if c.counts == nil {
+		return // An explorer's.
+	}
 	if c.counts[group] == nil {
 		c.counts[group] = map[string]int{}
 	}
@@ -123,11 +126,14 @@ func (c *checker) superseded(log protocol.Core, epoch uint32) bool {
 
 // before counts what is about to be done.
 func (c *checker) before(p *process, e *protocol.Effect) {
+	if c.counts == nil {
+		return
+	}
 	c.count("effect", e.Kind.String())
 	if e.Kind == protocol.EffectArbiter {
 		c.count("step", "swap to "+protocol.UnpackArbiter(e.New).Phase.String())
 	}
-	if (e.Kind == protocol.EffectStoreSlot || e.Kind == protocol.EffectStoreCells) && c.superseded(e.Log, e.Region.Epoch) {
+	if (e.Kind == protocol.EffectStoreSlots || e.Kind == protocol.EffectStoreCells) && c.superseded(e.Log, e.Region.Epoch) {
 		c.count("fault", "store after losing the log")
 	}
 }
@@ -213,10 +219,15 @@ func (c *checker) learn(at reign, seq uint64, words [protocol.RecordWords]uint64
 	}
 	c.count("record", r.Kind.String())
 	switch r.Kind {
-	case protocol.KindEnqueue, protocol.KindMoveIn, protocol.KindSnapTask:
+	case protocol.KindEnqueue, protocol.KindMoveIn:
 		c.task(r.ID).at = place{at, seq, r.Payload}
-		if r.Kind == protocol.KindSnapTask && protocol.TaskState(r.Arg2&0xff).Terminal() {
-			c.task(r.ID).ended = true
+	case protocol.KindSnapTask:
+		switch state := protocol.TaskState(r.Arg2 & 0xff); state {
+		case protocol.StateMoving, protocol.StateMoved, protocol.StateRefused:
+			// It may have arrived elsewhere already, and then that is where it is.
+		default:
+			c.task(r.ID).at = place{at, seq, r.Payload}
+			c.task(r.ID).ended = c.task(r.ID).ended || state.Terminal()
 		}
 	case protocol.KindDone, protocol.KindCancel, protocol.KindLost:
 		c.task(r.ID).ended = true

@@ -58,6 +58,14 @@ func TestInvariantsHoldTrial(t *testing.T) {
 	}
 }
 
+// A task that arrives elsewhere while its old log is copied is counted where it
+// is: this seed once blamed the protocol for a death that the checker missed.
+func TestDeathsAreCountedWhereTheTaskIs(t *testing.T) {
+	if _, err := Run(Options{Seed: 1_000_017, Faults: AllFaults}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A seed is the whole truth about a run.
 func TestSeedReplays(t *testing.T) {
 	for seed := range uint64(20) {

@@ -46,7 +46,7 @@ func Required() map[string][]string {
 	// A taker that stops between any two steps leaves the rest to the next one.
 	for _, kind := range []protocol.EffectKind{
 		protocol.EffectArbiter, protocol.EffectKill, protocol.EffectSeal, protocol.EffectRead, protocol.EffectOpen,
-		protocol.EffectStoreSlot, protocol.EffectStoreCells, protocol.EffectPublish,
+		protocol.EffectStoreSlots, protocol.EffectStoreCells, protocol.EffectPublish,
 	} {
 		need["taker stopped before"] = append(need["taker stopped before"], kind.String())
 	}

@@ -26,6 +26,7 @@ type process struct {
 	dead    bool
 	program []protocol.Effect
 	pc      int
+	part    int // Stores of the effect at pc that are done.
 	// abort must come before any other event; next is an answer.
 	abort, next *protocol.Event
 	// inbox are events that are not lost: deaths, finished attempts.
@@ -37,6 +38,11 @@ type process struct {
 	stubborn bool  // It does not die when killed, until the faults end.
 	doomed   bool  // It was killed and has not exited.
 	wedged   bool  // Its scheduling loop hangs.
+
+	// For the explorer: the node's state as it is encoded, and a control page
+	// that holds no news for it. Both are forgotten with the next step.
+	encoded []byte
+	dull    uint64
 }
 
 // attempt is a body under way.
@@ -164,12 +170,24 @@ func (w *world) step(p *process, evs ...protocol.Event) {
 		w.onStep(p, evs, effects)
 	}
 	p.life = p.node.Incarnation()
-	p.program, p.pc = effects, 0
+	p.program, p.pc, p.part = effects, 0, 0
+	p.encoded, p.dull = nil, 0
 }
 
 // perform does the next effect of a process's program.
 func (w *world) perform(p *process) {
 	e := &p.program[p.pc]
+	if n := stores(e); n > 1 {
+		// Anything may happen between two stores of one effect.
+		one := store(*e, p.part)
+		w.check.before(p, &one)
+		w.do(p, &one)
+		if p.part++; p.part == n {
+			p.part = 0
+			p.pc++
+		}
+		return
+	}
 	w.check.before(p, e)
 	ok, result := w.do(p, e)
 	switch {
@@ -193,12 +211,34 @@ func (w *world) perform(p *process) {
 	}
 }
 
+// stores returns how many single stores an effect consists of.
+func stores(e *protocol.Effect) int {
+	switch e.Kind {
+	case protocol.EffectStoreSlots:
+		return len(e.Words) / protocol.RecordWords
+	case protocol.EffectStoreCells:
+		return len(e.Data) / protocol.CellBytes
+	}
+	return 1
+}
+
+// store returns one of the single stores of an effect.
+func store(e protocol.Effect, i int) protocol.Effect {
+	e.Seq += uint64(i)
+	if e.Kind == protocol.EffectStoreSlots {
+		e.Words = e.Words[i*protocol.RecordWords:][:protocol.RecordWords]
+	} else {
+		e.Data = e.Data[i*protocol.CellBytes:][:protocol.CellBytes]
+	}
+	return e
+}
+
 // do performs one effect: one store, one compare-and-swap, one answer.
 func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Event) {
 	r := w.regions[e.Region]
 	if r != nil && r.owner != w {
 		switch e.Kind {
-		case protocol.EffectStoreCells, protocol.EffectStoreSlot, protocol.EffectPublish, protocol.EffectSeal:
+		case protocol.EffectStoreCells, protocol.EffectStoreSlots, protocol.EffectPublish, protocol.EffectSeal:
 			r = w.own(e.Region)
 		}
 	}
@@ -210,10 +250,9 @@ func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Ev
 			copy(r.arena[e.Seq*protocol.CellBytes:], e.Data)
 		}
 		w.check.stored(p, e, r)
-	case protocol.EffectStoreSlot:
+	case protocol.EffectStoreSlots:
 		if r != nil {
-			at := (e.Seq & (w.cfg.Slots - 1)) * protocol.RecordWords
-			copy(r.slots[at:at+protocol.RecordWords], e.Words)
+			copy(r.slots[(e.Seq&(w.cfg.Slots-1))*protocol.RecordWords:], e.Words)
 		}
 		w.check.stored(p, e, r)
 	case protocol.EffectPublish:

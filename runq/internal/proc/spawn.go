@@ -1,0 +1,204 @@
+package proc
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SpawnOptions say how a worker is started.
+type SpawnOptions struct {
+	// Log gets each line that the worker prints. Without one they go to standard
+	// error: standard output is the opener's.
+	Log *slog.Logger
+}
+
+// outputPatience bounds the wait for output that a worker's own children hold open.
+const outputPatience = time.Second
+
+// lineBytesLimit cuts lines that never end.
+const lineBytesLimit = 64 << 10
+
+// Exit says how a worker ended.
+type Exit struct {
+	Code   int // -1 where a signal ended it.
+	Signal syscall.Signal
+	// Ours is true where the signal was our Kill.
+	Ours bool
+}
+
+// Worker is the opener's side of a worker.
+type Worker struct {
+	Index int
+	Life  uint64
+	Boot  *Boot
+
+	pidfd  *os.File
+	cmd    *exec.Cmd
+	killed atomic.Bool
+	done   chan struct{}
+	exit   Exit
+	once   sync.Once
+}
+
+// Spawn runs the program once more as a worker. The worker sets its affinity
+// itself.
+func Spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
+	w, err := spawn(index, life, o)
+	if err != nil {
+		return nil, fmt.Errorf("spawn worker %d: %w", index, err)
+	}
+	return w, nil
+}
+
+func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
+	ours, theirs, err := pair(unix.SOCK_SEQPACKET, "boot")
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	boot, err := newBoot(ours)
+	if err != nil {
+		return nil, err
+	}
+	self, err := Self()
+	if err != nil {
+		return nil, errors.Join(err, boot.Close())
+	}
+	defer self.Close()
+	token := rand.Text()
+	if err := boot.Send(Message{Kind: kindHello, Peer: index, Life: life, Data: []byte(token), Files: []*os.File{self}}); err != nil {
+		return nil, errors.Join(err, boot.Close())
+	}
+	fd := -1
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{os.Args[0]}
+	cmd.Env = append(os.Environ(), workerEnv+"="+token)
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &fd}
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if o.Log != nil {
+		lines := &lineLogger{log: o.Log.With("worker", index, "life", life)}
+		cmd.Stdout, cmd.Stderr = lines, lines
+		cmd.WaitDelay = outputPatience
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, boot.Close())
+	}
+	w := &Worker{Index: index, Life: life, Boot: boot, cmd: cmd, done: make(chan struct{})}
+	died, err := w.watch(fd)
+	if err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), boot.Close())
+	}
+	go w.reap(died)
+	return w, nil
+}
+
+func (w *Worker) watch(fd int) (<-chan struct{}, error) {
+	if fd < 0 {
+		return nil, errors.New("the kernel gave no pidfd: it needs Linux 5.4")
+	}
+	var err error
+	if w.pidfd, err = newFile(fd, "pidfd"); err != nil {
+		return nil, err
+	}
+	died, _, err := Watch(w.pidfd)
+	if err != nil {
+		return nil, errors.Join(err, w.pidfd.Close())
+	}
+	return died, nil
+}
+
+// reap waits for the death by pidfd first: the descriptor that package os waits
+// on is the same open file and does not block.
+func (w *Worker) reap(died <-chan struct{}) {
+	<-died
+	_ = w.cmd.Wait() // The state says more than the error.
+	if lines, ok := w.cmd.Stdout.(io.Closer); ok && w.cmd.Stdout != io.Writer(os.Stderr) {
+		_ = lines.Close() // It cannot fail.
+	}
+	w.exit = Exit{Code: w.cmd.ProcessState.ExitCode()}
+	if status, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		w.exit.Signal = status.Signal()
+		w.exit.Ours = w.exit.Signal == syscall.SIGKILL && w.killed.Load()
+	}
+	close(w.done)
+}
+
+// Pidfd returns the worker's pidfd, which is the worker's to close.
+func (w *Worker) Pidfd() *os.File { return w.pidfd }
+
+// Done is closed when the worker is dead and waited for.
+func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Exit says how the worker ended. It waits for Done.
+func (w *Worker) Exit() Exit {
+	<-w.done
+	return w.exit
+}
+
+// Kill lets the worker run anywhere and kills it. It does not wait.
+func (w *Worker) Kill() error {
+	w.killed.Store(true)
+	// A worker that cannot be moved still must die.
+	affinity := ResetAffinity(w.pidfd)
+	err := Kill(w.pidfd)
+	if errors.Is(err, ErrExited) {
+		return nil
+	}
+	if err == nil || errors.Is(affinity, ErrExited) {
+		return err
+	}
+	return errors.Join(affinity, err)
+}
+
+// Close kills the worker, waits for it and closes what belongs to it.
+func (w *Worker) Close() error {
+	var err error
+	w.once.Do(func() {
+		if err = w.Kill(); err == nil {
+			<-w.done
+		}
+		err = errors.Join(err, w.Boot.Close(), w.pidfd.Close())
+	})
+	return err
+}
+
+// lineLogger logs what is written to it line by line.
+type lineLogger struct {
+	log  *slog.Logger
+	rest []byte
+}
+
+// Write is called by one goroutine: package exec sees that both outputs are one.
+func (l *lineLogger) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, ended := bytes.Cut(l.rest, []byte("\n"))
+		if !ended && len(line) < lineBytesLimit {
+			return len(p), nil
+		}
+		l.log.Info(string(line))
+		l.rest = append(l.rest[:0], rest...)
+	}
+}
+
+// Close logs a last line that did not end.
+func (l *lineLogger) Close() error {
+	if len(l.rest) > 0 {
+		l.log.Info(string(l.rest))
+		l.rest = nil
+	}
+	return nil
+}

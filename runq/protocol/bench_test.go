@@ -1,0 +1,133 @@
+package protocol
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/coreplica/coreplica/replica/clock"
+)
+
+// memory performs effects on plain words, without any check that a benchmark does
+// not need: what it costs is the stores and the compare-and-swap.
+type memory struct {
+	cfg     Config
+	commits [4]struct {
+		word atomic.Uint64
+		_    [120]byte
+	}
+	slots  [4][]uint64
+	arenas [4][]byte
+	begun  []Effect
+}
+
+func (m *memory) perform(b *testing.B, effects []Effect) {
+	for i := range effects {
+		e := &effects[i]
+		host := e.Region.Host
+		switch e.Kind {
+		case EffectStoreSlots:
+			copy(m.slots[host][e.Seq&(m.cfg.Slots-1)*RecordWords:], e.Words)
+		case EffectStoreCells:
+			copy(m.arenas[host][e.Seq*CellBytes:], e.Data)
+		case EffectPublish:
+			if !m.commits[host].word.CompareAndSwap(e.Old, e.New) {
+				b.Fatal("a publish failed")
+			}
+		case EffectBegin:
+			m.begun = append(m.begun, *e)
+		}
+	}
+}
+
+// bench returns a node that serves its log, with k copies on plain memory, and
+// that memory.
+func bench(b *testing.B, cores, k int, slots uint64) (*Node, *memory) {
+	cfg := testConfig(cores, k)
+	cfg.Slots, cfg.Cells = slots, 1<<16
+	cfg.Domain = nil
+	machine := newMachine(&testing.T{}, cfg, 0)
+	n := machine.nodes[0]
+	n.held = 1 << 62 // The benchmark does not tick.
+	m := &memory{cfg: cfg}
+	for _, host := range n.logs[0].members {
+		region := RegionID{0, host, n.logs[0].epoch}
+		m.commits[host].word.Store(machine.commits[region])
+		m.slots[host], m.arenas[host] = machine.slots[region], machine.arenas[region]
+	}
+	return n, m
+}
+
+// cycle takes tasks through the queue in batches: one step submits them, one claims
+// them, one ends them.
+func cycle(b *testing.B, n *Node, m *memory, batch int, now *clock.Instant, evs []Event, buf []Effect, payload []byte) []Effect {
+	*now += 1000
+	for i := range evs[:batch] {
+		evs[i] = Event{Kind: EventSubmit, Now: *now, Task: Record{ID: n.Allocate(), Flags: Detached}, Payload: payload}
+	}
+	buf = n.StepAll(evs[:batch], buf[:0])
+	m.perform(b, buf)
+	m.begun = m.begun[:0]
+	evs[0] = Event{Kind: EventIdle, Now: *now, Count: batch}
+	buf = n.StepAll(evs[:1], buf[:0])
+	m.perform(b, buf)
+	for i := range evs[:batch] {
+		t := &m.begun[i]
+		evs[i] = Event{Kind: EventFinished, Now: *now, ID: t.ID, Log: t.Log, Attempt: t.Attempt, Token: t.Token}
+	}
+	buf = n.StepAll(evs[:batch], buf[:0])
+	m.perform(b, buf)
+	return buf
+}
+
+// A task's way from its submission over its claim to its end, with a payload of 64
+// bytes: protocol, checksums and stores.
+func BenchmarkCycle(b *testing.B) {
+	for _, batch := range []int{1, 16, 256} {
+		for k := 1; k <= 3; k++ {
+			b.Run(fmt.Sprintf("batch=%d/k=%d", batch, k), func(b *testing.B) {
+				n, m := bench(b, 3, k, 1<<12)
+				benchmarkCycle(b, n, m, batch)
+			})
+		}
+	}
+}
+
+func benchmarkCycle(b *testing.B, n *Node, m *memory, batch int) {
+	var buf []Effect
+	now := n.now
+	evs, payload := make([]Event, batch), make([]byte, 64)
+	for range 3 * int(m.cfg.Slots) / batch {
+		buf = cycle(b, n, m, batch, &now, evs, buf, payload)
+	}
+	b.ReportAllocs()
+	tasks := 0
+	for b.Loop() {
+		buf = cycle(b, n, m, batch, &now, evs, buf, payload)
+		tasks += batch
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(tasks), "ns/task")
+}
+
+// How a cycle grows with the number of cores, and with the tasks that wait.
+func BenchmarkGrowth(b *testing.B) {
+	for _, cores := range []int{3, 16, 64} {
+		b.Run(fmt.Sprintf("cores=%d", cores), func(b *testing.B) {
+			n, m := bench(b, cores, 2, 1<<12)
+			benchmarkCycle(b, n, m, 256)
+		})
+	}
+	for _, waiting := range []int{10, 1_000, 20_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			n, m := bench(b, 3, 2, 1<<16)
+			ev := Event{Kind: EventSubmit, Now: n.now, Payload: make([]byte, 64)}
+			var buf []Effect
+			for range waiting {
+				ev.Task = Record{ID: n.Allocate(), Flags: Detached}
+				buf = n.Step(&ev, buf[:0])
+				m.perform(b, buf)
+			}
+			benchmarkCycle(b, n, m, 256)
+		})
+	}
+}
