@@ -94,6 +94,15 @@ func (p Policy) check() error {
 	return nil
 }
 
+// Apply sets the policy of memory that the caller has mapped and not touched yet,
+// such as a file that processes share.
+func (p Policy) Apply(mapping []byte) error {
+	if len(mapping) == 0 {
+		return p.check()
+	}
+	return p.apply(mapping)
+}
+
 // apply sets the policy of a mapping, before its first page is touched.
 func (p Policy) apply(memory []byte) error {
 	if err := p.check(); err != nil {

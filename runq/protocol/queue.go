@@ -264,6 +264,9 @@ func (q *queue) advance(t *task, r *Record) (freed Ref) {
 			return q.end(t, StateCancelled)
 		}
 		t.NotBefore, t.Crashes, t.Affinity = r.NotBefore, r.Crashes, r.Affinity
+		if r.Arg == retryFree {
+			t.Attempt--
+		}
 		t.Arg, t.Arg2 = 0, 0
 		q.set(t, StateReady)
 	case KindLost:

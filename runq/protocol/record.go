@@ -68,6 +68,10 @@ const (
 	floorLost
 )
 
+// retryFree in the Arg of a KindRetry says that the attempt ended with its worker
+// and is not counted.
+const retryFree = 1
+
 var kindNames = [kinds]string{
 	"NONE", "ENQ", "CLAIM", "DONE", "RETRY", "CANCEL", "LOST", "MOVE_OUT", "MOVE_IN", "REFUSE", "MOVED", "MOVE_BACK",
 	"RETIRE", "COLLECT", "FLOOR", "SNAP_BEGIN", "SNAP_TASK", "SNAP_SEEN", "SNAP_END", "TAKEOVER",

@@ -422,6 +422,7 @@ func (n *Node) inherit(l *log) {
 		if n.crashed(ward) || n.mut&mutCountKills != 0 {
 			t.Crashes++
 		}
+		t.Attempt-- // The death of a worker takes no attempt from a task; its token goes on.
 		n.reopen(l, t)
 	}
 }
@@ -464,7 +465,7 @@ func (n *Node) release(l *log) {
 			n.lose(l, t, LossInFlight)
 			continue
 		}
-		n.append(l, &Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity})
+		n.append(l, &Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity, Arg: retryFree})
 	}
 }
 

@@ -1,0 +1,43 @@
+package runq
+
+import (
+	"fmt"
+
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+// Doom ends the life of a worker as a takeover would, without one.
+func (q *Queue) Doom(worker int) {
+	s := q.slots[worker]
+	s.mu.Lock()
+	life := s.life
+	s.mu.Unlock()
+	q.fleet.kill(protocol.Core(worker), life)
+}
+
+// Punch loses the memory of a worker's core.
+func (q *Queue) Punch(worker int) error { return q.mem.Punch(protocol.Core(worker)) }
+
+// Rot flips a bit of the last published records of each copy of a queue, or of
+// one copy alone, and returns how many it damaged.
+func (q *Queue) Rot(queue, records int, all bool) (damaged int) {
+	ids, commits := q.mem.Regions(protocol.Core(queue))
+	w := q.mem.Arbiter(protocol.Core(queue))
+	for i, id := range ids {
+		if id.Epoch != w.ActiveEpoch || !all && id.Host != w.ActiveOwner {
+			continue
+		}
+		for seq := commits[i].Tail - min(commits[i].Tail, uint64(records)); seq < commits[i].Tail; seq++ {
+			if q.mem.FlipBit(id, seq, 77) {
+				damaged++
+			}
+		}
+	}
+	return damaged
+}
+
+// Owner returns who serves a queue, and how.
+func (q *Queue) Owner(queue int) (worker int, state string) {
+	w := q.mem.Arbiter(protocol.Core(queue))
+	return int(w.Owner), fmt.Sprint(w)
+}

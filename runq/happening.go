@@ -1,0 +1,97 @@
+package runq
+
+import (
+	"fmt"
+	"time"
+)
+
+// HappeningKind is what happened to a worker or to a queue.
+type HappeningKind uint8
+
+const (
+	// WorkerUp is a worker that has come to life.
+	WorkerUp HappeningKind = iota + 1
+	// WorkerDied is one that stopped by itself, or by a signal from outside.
+	WorkerDied
+	// WorkerFenced is one that found its queue taken over, and ended.
+	WorkerFenced
+	// WorkerKilled is one that a takeover ended.
+	WorkerKilled
+	// TakeoverBegan is a new epoch of a queue, of which Worker is the owner.
+	TakeoverBegan
+	// VictimKilled is the signal of that takeover to the owner before.
+	VictimKilled
+	// RegionSealed is a copy whose owner can publish no more.
+	RegionSealed
+	// QueueServed is the end of the takeover: the queue is served again.
+	QueueServed
+	// FirstClaim is the first task that started from a queue that was taken
+	// over from another worker.
+	FirstClaim
+	// Unkillable is a victim that did not go within KillDeadline.
+	Unkillable
+	// TaskLost is a task that may not be run again.
+	TaskLost
+	// RecordsLost are records of a queue of which no copy was left.
+	RecordsLost
+	// TaskStuck is an attempt that is past its TaskLease.
+	TaskStuck
+	// WritesFenced is a publication that was refused: another owns the queue.
+	WritesFenced
+	happeningKinds
+)
+
+var happeningNames = [happeningKinds]string{"", "worker-up", "worker-died", "worker-fenced", "worker-killed", "takeover-began", "victim-killed",
+	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced"}
+
+func (k HappeningKind) String() string {
+	if k < happeningKinds {
+		return happeningNames[k]
+	}
+	return fmt.Sprintf("HappeningKind(%d)", uint8(k))
+}
+
+// Happening is something that happened to a worker or a queue.
+type Happening struct {
+	Kind HappeningKind
+	Time time.Time
+	// Worker is the one that it is about, or that did it; Incarnation its life.
+	Worker      int
+	Incarnation uint32
+	// Queue is the number of the queue, Epoch that of its ownership.
+	Queue int
+	Epoch uint32
+	// ID is the task, if it is about one.
+	ID  ID
+	Err error
+}
+
+// Stats are counters since the queue was opened, and what is under way.
+type Stats struct {
+	Submitted, Accepted, Completed, Failed, Cancelled, Lost uint64
+	// Retried counts answers that made the submitter ask again.
+	Retried uint64
+	// Pending tasks are not finished, Retained results wait for Wait.
+	Pending, Retained int
+	// Crashes counts deaths of workers by themselves, Restarts new lives,
+	// Takeovers queues that changed hands, Fenced workers that found theirs
+	// taken, Unkillable victims that did not go, Stuck attempts past their
+	// lease, RecordsLost records without a copy.
+	Crashes, Restarts, Takeovers, Fenced, Unkillable, Stuck, RecordsLost uint64
+	// Workers is how each worker is.
+	Workers []WorkerStats
+}
+
+// WorkerStats is how one worker is.
+type WorkerStats struct {
+	CPU, Node   int
+	Up          bool
+	Incarnation uint32
+	// PID is the process, 0 for a goroutine.
+	PID int
+	// Queues are those that it serves, Pending the tasks in its own.
+	Queues  []int
+	Pending int
+	// Completed counts results that it recorded.
+	Completed uint64
+}

@@ -1,0 +1,44 @@
+package runq
+
+import "github.com/coreplica/coreplica/runq/protocol"
+
+// noticeKind is what a worker tells whoever opened the queue.
+type noticeKind uint8
+
+const (
+	// noteAnswer answers about id; code says how.
+	noteAnswer noticeKind = iota + 1
+	// noteMessage is for the owner of message.ToLog.
+	noteMessage
+	// noteReport says that id, or with a zero ID records of log, is lost.
+	noteReport
+	// noteReset and noteKill are about the process (core, incarnation).
+	noteReset
+	noteKill
+	// noteUnkillable says that it did not go.
+	noteUnkillable
+	// noteBorn says that the worker lives, in this incarnation.
+	noteBorn
+	// noteExit says that the worker was fenced off and ends.
+	noteExit
+	// noteStep is a step of a takeover of log, for whoever watches.
+	noteStep
+	// noteStuck says that an attempt of id is past its lease.
+	noteStuck
+)
+
+// notice is one thing that a worker tells. Payload and message belong to the
+// worker; they are valid until the call that hands them over returns.
+type notice struct {
+	kind        noticeKind
+	code        protocol.Code
+	step        HappeningKind
+	changed     bool // The log was another life's before.
+	attempt     uint16
+	log, core   protocol.Core
+	incarnation uint32
+	id          ID
+	seq         uint64
+	payload     []byte
+	message     *protocol.Message
+}

@@ -1,0 +1,194 @@
+package runq
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"github.com/coreplica/coreplica/numa"
+	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+// Options are the choices for a queue. The zero value is a worker process for
+// each CPU that this process may use, with two copies of everything.
+type Options struct {
+	// Name is what the queue's processes and memory are called, and no two
+	// queues of a user may have it at a time. Empty makes the queue nameless.
+	Name string
+	// CPUs are those that get a worker each. Nil is all that this process may
+	// use.
+	CPUs numa.List
+	// Workers is how many there are, dealt out to the CPUs in turn; 0 is one
+	// for each.
+	Workers int
+	// Threads makes workers goroutines of this process: faster, and not proof
+	// against any failure.
+	Threads bool
+	// K is how many copies there are, the owner's included; 0 is 2, or 1 where
+	// there is one worker.
+	K int
+	// MinInSync is how many there must be to take tasks; 0 is K.
+	MinInSync int
+	// AllowSharedDomain lets copies lie in one failure domain where there are
+	// fewer domains than copies.
+	AllowSharedDomain bool
+	// Lease is how long a silent worker keeps its queue; 0 is 50 ms, or 1 s
+	// with Threads, where nothing but the scheduler silences one.
+	Lease time.Duration
+	// KillDeadline is how long a victim may take to exit; 0 is 500 ms.
+	KillDeadline time.Duration
+	// Grace is how long workers outlive who opened the queue; 0 is 1 s.
+	Grace time.Duration
+	// ResultRetention is how long a result waits for Wait; 0 is 5 minutes.
+	ResultRetention time.Duration
+	// TaskLease is how long an attempt may run before it is reported as stuck;
+	// 0 is one minute. Nothing else happens to it.
+	TaskLease time.Duration
+	// Slots is how many records a log holds: a power of two, of which half are
+	// room for tasks. 0 is by the number of workers.
+	Slots int
+	// ArenaBytes is the room for payloads and results of a log; 0 is by the
+	// number of workers.
+	ArenaBytes int
+	// MaxPayload is the largest payload and result; 0 is a quarter of
+	// ArenaBytes.
+	MaxPayload int
+	// MaxPending is how many tasks may be unfinished: further submissions wait.
+	// 0 is half of what the logs have room for.
+	MaxPending int
+	// Handlers is how many run at once in a worker; 0 is 1.
+	Handlers int
+	// MaxCrashes is how many workers may die of a task; 0 is 3.
+	MaxCrashes int
+	// Env is added to the environment of worker processes.
+	Env []string
+	// Logger hears what workers and takeovers do; nil is silent.
+	Logger *slog.Logger
+	// Observe is called with what happens to workers and queues, one call at a
+	// time and never for single tasks. It must not wait.
+	Observe func(Happening)
+}
+
+// Bounds of a default shape: what all regions take, and one log.
+const (
+	defaultBytes = 128 << 20
+	mostSlots    = 8192
+	leastSlots   = 1024
+	mostArena    = 2 << 20
+	leastArena   = 64 << 10
+)
+
+// maxWorkers is what the protocol's words have room for.
+const maxWorkers = protocol.MaxCores
+
+// withDefaults returns the options that are used, or what makes no sense.
+func (o Options) withDefaults() (Options, error) {
+	if len(o.CPUs) == 0 {
+		top, err := numa.Local()
+		if err != nil {
+			return o, fmt.Errorf("find CPUs: %w", err)
+		}
+		o.CPUs = top.Limits.CPUs
+	}
+	o.CPUs = numa.ListOf(o.CPUs...)
+	o.Workers = cmp.Or(o.Workers, min(len(o.CPUs), maxWorkers))
+	o.K = cmp.Or(o.K, min(2, max(o.Workers, 1)))
+	o.MinInSync = cmp.Or(o.MinInSync, o.K)
+	lease := 50 * time.Millisecond
+	if o.Threads {
+		lease = time.Second
+	}
+	o.Lease = cmp.Or(o.Lease, lease)
+	o.KillDeadline = cmp.Or(o.KillDeadline, 500*time.Millisecond)
+	o.Grace = cmp.Or(o.Grace, time.Second)
+	o.ResultRetention = cmp.Or(o.ResultRetention, 5*time.Minute)
+	o.TaskLease = cmp.Or(o.TaskLease, time.Minute)
+	regions := o.Workers * o.Workers * protocol.SpareAreas
+	share := defaultBytes / max(regions, 1) / 2
+	o.Slots = cmp.Or(o.Slots, min(max(floorPower(share/(protocol.RecordWords*8)), leastSlots), mostSlots))
+	o.ArenaBytes = cmp.Or(o.ArenaBytes, min(max(share, leastArena), mostArena))
+	o.MaxPayload = cmp.Or(o.MaxPayload, max(o.ArenaBytes/4-longHeader, 1))
+	o.MaxPending = cmp.Or(o.MaxPending, max(o.Workers*o.Slots/4, 1))
+	o.Handlers = cmp.Or(o.Handlers, 1)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.Workers < 1 || o.Workers > maxWorkers:
+		return o, fmt.Errorf("%d workers: want 1 to %d: %w", o.Workers, maxWorkers, ErrInvalid)
+	case o.Handlers < 1 || o.MaxPending < 1 || o.MaxCrashes < 0 || o.ArenaBytes < 1 || o.MaxPayload < 1:
+		return o, fmt.Errorf("handlers, bounds and sizes must be above 0: %w", ErrInvalid)
+	case o.MaxPayload+longHeader > o.ArenaBytes:
+		return o, fmt.Errorf("payloads of %d bytes do not fit an arena of %d: %w", o.MaxPayload, o.ArenaBytes, ErrInvalid)
+	case min(o.Lease, o.KillDeadline, o.Grace, o.ResultRetention, o.TaskLease) < 0:
+		return o, fmt.Errorf("a time is below 0: %w", ErrInvalid)
+	}
+	return o, nil
+}
+
+func floorPower(n int) int {
+	if n < 1 {
+		return 1
+	}
+	return 1 << (bits.Len(uint(n)) - 1)
+}
+
+// leaseEpsilon is the margin of a lease on one machine, whose processes share a
+// clock: what a store takes to be seen, and the clock's own steps.
+const leaseEpsilon = time.Millisecond
+
+// mostRetry is for long leases: a message that was lost holds a task up.
+const mostRetry = 50 * time.Millisecond
+
+// mostExceptions bounds what is sorted and searched for each task.
+const mostExceptions = 512
+
+// config returns what the nodes of a run agree on.
+func (o *Options) config(run uint64, domains []int) protocol.Config {
+	return protocol.Config{
+		Geometry: protocol.Geometry{
+			Cores: o.Workers, Slots: uint64(o.Slots), Cells: uint32((o.ArenaBytes + protocol.CellBytes - 1) / protocol.CellBytes),
+		},
+		Run: run, K: o.K, MinInSync: o.MinInSync, Domain: domains, AllowSharedDomain: o.AllowSharedDomain,
+		Lease:        clock.Lease{Length: o.Lease, Epsilon: min(leaseEpsilon, o.Lease/10)},
+		Stagger:      max(o.Lease/10, time.Millisecond),
+		KillDeadline: o.KillDeadline,
+		Retry:        min(max(o.Lease/2, 2*time.Millisecond), mostRetry),
+		MaxCrashes:   o.MaxCrashes,
+		// Stolen tasks leave gaps, so who steals much must remember many.
+		MaxExceptions: min(max(o.Slots/16, 16), mostExceptions),
+	}
+}
+
+// place deals workers out to CPUs in turn, and finds each one's node and failure
+// domain: workers of one core share it, and so do those of one CPU.
+func (o *Options) place() (seats []seat, domains []int) {
+	top, err := numa.Local()
+	byCPU := map[int]numa.CPU{}
+	if err == nil {
+		for _, c := range top.CPUs {
+			byCPU[c.ID] = c
+		}
+	}
+	cores := map[string]int{}
+	for i := range o.Workers {
+		s := seat{cpu: o.CPUs[i%len(o.CPUs)], node: numa.Unknown}
+		core := fmt.Sprint("cpu ", s.cpu)
+		if c, ok := byCPU[s.cpu]; ok {
+			s.node = c.Node
+			core = c.Siblings.String()
+		}
+		if _, ok := cores[core]; !ok {
+			cores[core] = len(cores)
+		}
+		seats = append(seats, s)
+		domains = append(domains, cores[core])
+	}
+	return seats, domains
+}
+
+// seat is where a worker belongs.
+type seat struct{ cpu, node int }

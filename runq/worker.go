@@ -1,0 +1,325 @@
+package runq
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/shm"
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+const (
+	// maxStep is how many events one step takes: what it appends must fit a
+	// small ring, and its time must be nothing beside a lease.
+	maxStep = 512
+	// maxPrefetch is how many tasks may be claimed beyond the handlers, where
+	// tasks are short.
+	maxPrefetch = 256
+	// prefetchShare of the tasks of a tick are claimed ahead: work for a
+	// fraction of a tick, so that hardly a task waits where it cannot be stolen.
+	prefetchShare = 8
+	// careful is for how long after a crash nothing is claimed ahead: whatever
+	// is claimed when a worker dies is suspected of having killed it.
+	careful = 10 * time.Second
+)
+
+// worker is the scheduling loop of one core: it feeds the protocol's node with
+// what happens and performs what the node wants.
+type worker struct {
+	core       protocol.Core
+	node       *protocol.Node
+	exec       *shm.Executor
+	mem        *shm.Memory
+	cfg        protocol.Config
+	in         *inbox
+	pool       *pool
+	now        func() clock.Instant
+	began      time.Time // The wall clock at instant 0.
+	post       func([]notice)
+	maxPayload int
+	handlers   int
+	taskLease  time.Duration
+	// recorder is called with each step; nil in production.
+	recorder func([]protocol.Event, []protocol.Effect)
+	// doomed ends the loop from outside: a goroutine cannot be killed.
+	doomed atomic.Bool
+	life   atomic.Uint32 // The incarnation, for others.
+
+	control  protocol.Control
+	evs      []protocol.Event
+	taken    []protocol.Event
+	finished []*run
+	programs [2][]protocol.Effect
+	flip     int
+	answer   protocol.Event // What the last program asked for.
+	asked    bool
+	notes    []notice
+	// begun are attempts that the last program started, active all that have
+	// not been settled, sent those whose end the node was told, again those to
+	// tell it later.
+	begun, active, sent, again []*run
+	// spent were settled and are not told of yet, spare are for new attempts.
+	spent, spare   []*run
+	sentHead       int
+	ticked         clock.Instant
+	tickEvery      time.Duration
+	rate           int // Attempts that ended since the last tick.
+	prefetch       int
+	running        int // Attempts that are with the handlers.
+	crashed, stole clock.Instant
+	inherited      []bool          // Logs taken from others, until a task of theirs starts.
+	question       protocol.Effect // The one that the last program ended with.
+	served         []protocol.Core
+}
+
+// workerConfig is what a worker is started with.
+type workerConfig struct {
+	cfg        protocol.Config
+	core       protocol.Core
+	mem        *shm.Memory
+	in         *inbox
+	now        func() clock.Instant
+	began      time.Time
+	post       func([]notice)
+	maxPayload int
+	handlers   int
+	taskLease  time.Duration
+}
+
+func newWorker(c workerConfig) (*worker, error) {
+	node, err := protocol.NewNode(c.cfg, c.core)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{
+		core: c.core, node: node, mem: c.mem, cfg: c.cfg, in: c.in, now: c.now, began: c.began, post: c.post,
+		maxPayload: c.maxPayload, handlers: c.handlers, taskLease: c.taskLease,
+		tickEvery: max(c.cfg.Lease.Renewal()/4, 500*time.Microsecond), inherited: make([]bool, c.cfg.Cores), crashed: -clock.Instant(careful),
+	}
+	w.exec = shm.NewExecutor(c.mem, node, w)
+	return w, nil
+}
+
+// wall returns the wall clock's time of microseconds of the run.
+func (w *worker) wall(us uint64) time.Time { return w.began.Add(time.Duration(us) * time.Microsecond) }
+
+// run lives until the node exits or the worker is doomed. crashed says how the
+// life before ended.
+func (w *worker) run(crashed bool) {
+	w.pool = newPool(w, w.handlers)
+	w.step(protocol.Event{Kind: protocol.EventStart, Crashed: crashed})
+	w.resume()
+	w.life.Store(w.node.Incarnation())
+	w.note(notice{kind: noteBorn, core: w.core, incarnation: w.node.Incarnation()})
+	w.flush()
+	if crashed {
+		w.crashed = w.now()
+	}
+	timer := time.NewTimer(w.tickEvery)
+	defer timer.Stop()
+	for !w.node.Exited() && !w.doomed.Load() {
+		if w.turn() {
+			continue
+		}
+		if !w.in.doze() {
+			continue
+		}
+		if w.pool.waiting() {
+			w.in.nudge() // A handler came to an end between our look and our nap.
+		}
+		timer.Reset(w.ticked.Add(w.tickEvery).Sub(w.now()))
+		select {
+		case <-w.in.wake:
+		case <-timer.C:
+		}
+	}
+	if w.node.Exited() {
+		w.note(notice{kind: noteExit, core: w.core, incarnation: w.node.Incarnation()})
+		w.flush()
+	}
+	w.end()
+}
+
+// end stops what runs.
+func (w *worker) end() {
+	w.pool.close()
+	for _, r := range w.active {
+		r.ctx.end(context.Canceled)
+	}
+}
+
+// turn does what there is to do, once. It reports whether there was anything.
+func (w *worker) turn() bool {
+	now := w.now()
+	w.taken = w.in.take(w.taken)
+	evs := w.evs[:0]
+	if now.Sub(w.ticked) >= w.tickEvery {
+		evs = w.tick(now, evs)
+	}
+	evs = w.ends(now, evs)
+	busy := len(evs) > 0 || len(w.taken) > 0
+	for i := range w.taken {
+		ev := &w.taken[i]
+		if ev.Kind == protocol.EventSteal && !w.mayAsk(now) {
+			continue
+		}
+		if ev.Kind == protocol.EventExited {
+			w.exec.Exited(ev.Core, ev.Incarnation)
+			if ev.Crashed {
+				w.crashed, w.prefetch = now, 0
+			}
+		}
+		ev.Now = now
+		if evs = append(evs, *ev); len(evs) >= maxStep {
+			w.stepAll(evs)
+			evs = evs[:0]
+		}
+	}
+	if free := w.handlers + w.prefetch - w.running; free > 0 && busy {
+		evs = append(evs, protocol.Event{Kind: protocol.EventIdle, Now: now, Count: free})
+	}
+	if len(evs) > 0 {
+		w.stepAll(evs)
+	}
+	w.resume()
+	w.evs = evs[:0]
+	w.start()
+	w.flush()
+	return busy
+}
+
+// mayAsk reports whether to ask for tasks of others: when there is nothing to do
+// here, and nothing under way from there.
+func (w *worker) mayAsk(now clock.Instant) bool {
+	if len(w.active) > 0 || w.node.Ready() > 0 || now.Sub(w.stole) < w.cfg.Retry {
+		return false
+	}
+	w.stole = now
+	return true
+}
+
+// tick reads the control page and adapts to what tasks are like.
+func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event {
+	w.ticked = now
+	w.mem.ReadControl(&w.control)
+	evs = append(evs, protocol.Event{Kind: protocol.EventTick, Now: now, Control: &w.control})
+	prefetch := min(w.rate/prefetchShare, maxPrefetch)
+	if now.Sub(w.crashed) < careful {
+		prefetch = 0
+	}
+	if w.rate = 0; prefetch != w.prefetch {
+		w.prefetch = prefetch
+		w.pool.setHold(prefetch / 2)
+	}
+	for _, r := range w.active {
+		if !r.reported && now.Sub(r.began) > w.taskLease {
+			r.reported = true
+			w.note(notice{kind: noteStuck, id: r.task.ID, core: w.core, log: r.log})
+		}
+	}
+	for _, r := range w.again {
+		evs = w.tell(now, evs, r)
+	}
+	w.again = w.again[:0]
+	return evs
+}
+
+// ends tells the node which attempts have ended.
+func (w *worker) ends(now clock.Instant, evs []protocol.Event) []protocol.Event {
+	w.finished = w.pool.take(w.finished)
+	w.rate += len(w.finished)
+	w.running -= len(w.finished)
+	for i, r := range w.finished {
+		evs = w.tell(now, evs, r)
+		w.finished[i] = nil
+	}
+	return evs
+}
+
+func (w *worker) tell(now clock.Instant, evs []protocol.Event, r *run) []protocol.Event {
+	w.sent = append(w.sent, r)
+	return append(evs, protocol.Event{
+		Kind: protocol.EventFinished, Now: now, Log: r.log, ID: r.task.ID, Attempt: r.attempt, Token: r.token,
+		Outcome: r.outcome, NotBefore: r.notBefore, Payload: r.out,
+	})
+}
+
+// step feeds one event and performs what follows.
+func (w *worker) step(ev protocol.Event) {
+	ev.Now = w.now()
+	w.evs = append(w.evs[:0], ev)
+	w.perform(w.node.Step(&w.evs[0], w.program()), w.evs)
+}
+
+func (w *worker) stepAll(evs []protocol.Event) { w.perform(w.node.StepAll(evs, w.program()), evs) }
+
+// program returns a buffer that does not overlap with the one before.
+func (w *worker) program() []protocol.Effect {
+	w.flip ^= 1
+	return w.programs[w.flip][:0]
+}
+
+// perform performs a program, and those that follow if it fails.
+func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
+	var next protocol.Event
+	for {
+		w.programs[w.flip] = program
+		if w.recorder != nil {
+			w.recorder(evs, program)
+		}
+		w.watch(program)
+		if !w.exec.Perform(program, &next) {
+			return
+		}
+		if next.Kind != protocol.EventAborted {
+			w.answer, w.asked = next, true
+			w.stepped(&next)
+			return
+		}
+		if failed := &next.Rest[0]; failed.Kind == protocol.EffectPublish && protocol.UnpackCommit(next.Word).Sealed {
+			w.note(notice{kind: noteStep, step: WritesFenced, core: w.core, log: failed.Log, incarnation: w.node.Incarnation(), seq: uint64(failed.Region.Epoch)})
+		}
+		next.Now = w.now()
+		abort := []protocol.Event{next}
+		program, evs = w.node.Step(&abort[0], w.program()), abort
+	}
+}
+
+// resume answers what programs asked for. A recovery asks many times, and between
+// two questions the lease is renewed.
+func (w *worker) resume() {
+	for w.asked && !w.node.Exited() && !w.doomed.Load() {
+		if now := w.now(); w.node.Incarnation() > 0 && now.Sub(w.ticked) >= w.tickEvery {
+			w.ticked = now
+			w.mem.ReadControl(&w.control)
+			w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
+			continue
+		}
+		w.asked = false
+		w.step(w.answer)
+	}
+}
+
+// start hands new attempts to the handlers.
+func (w *worker) start() {
+	if len(w.begun) == 0 {
+		return
+	}
+	w.pool.put(w.begun)
+	clear(w.begun)
+	w.begun = w.begun[:0]
+}
+
+func (w *worker) note(n notice) { w.notes = append(w.notes, n) }
+
+// flush tells what there is to tell, and lets go of what it was about.
+func (w *worker) flush() {
+	if len(w.notes) > 0 {
+		w.post(w.notes)
+		clear(w.notes)
+		w.notes = w.notes[:0]
+	}
+	w.recycle()
+}
