@@ -68,10 +68,10 @@ func (x *Executor) Perform(program []protocol.Effect, ev *protocol.Event) bool {
 func (x *Executor) do(e *protocol.Effect) (word uint64, ok bool) {
 	g := &x.m.geo
 	switch e.Kind {
-	case protocol.EffectStoreSlot:
-		if words := x.region(e.Region); words != nil {
-			at := g.SlotOffset(e.Seq)
-			storeWords(words[at:at+protocol.RecordWords], e.Words)
+	case protocol.EffectStoreSlots:
+		at := g.SlotOffset(e.Seq)
+		if words := x.region(e.Region); words != nil && at+len(e.Words) <= g.ArenaOffset() {
+			storeWords(words[at:at+len(e.Words)], e.Words)
 		}
 	case protocol.EffectStoreCells:
 		words := x.region(e.Region)
