@@ -15,9 +15,6 @@ func (q *Queue) Doom(worker int) {
 	q.fleet.kill(protocol.Core(worker), life)
 }
 
-// Punch loses the memory of a worker's core.
-func (q *Queue) Punch(worker int) error { return q.mem.Punch(protocol.Core(worker)) }
-
 // Rot flips a bit of the last published records of each copy of a queue, or of
 // one copy alone, and returns how many it damaged.
 func (q *Queue) Rot(queue, records int, all bool) (damaged int) {

@@ -23,6 +23,8 @@ const (
 	noteExit
 	// noteStep is a step of a takeover of log, for whoever watches.
 	noteStep
+	// noteMissed says that notices before this one were dropped.
+	noteMissed
 	// noteStuck says that an attempt of id is past its lease.
 	noteStuck
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -118,4 +119,16 @@ func registerOnce(name string, h runq.Handler) {
 			return current.(*atomic.Value).Load().(runq.Handler)(ctx, t)
 		})
 	}
+}
+
+// lockedWriter is for loggers whose output a test reads.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }

@@ -53,6 +53,7 @@ type slot struct {
 	deaths               int // In a row, without a time of health between them.
 	bornAt               clock.Instant
 	completed            atomic.Uint64
+	lossy                atomic.Bool // Something to or from it was dropped: ask again.
 }
 
 // Restarts wait longer after each death that comes soon after a birth, so that a
@@ -237,11 +238,9 @@ func (q *Queue) heard(core protocol.Core, n *notice) {
 	case noteBorn:
 		q.born(core, n.incarnation)
 	case noteExit:
-		s := q.slots[core]
-		s.mu.Lock()
-		s.fenced = max(s.fenced, n.incarnation)
-		s.mu.Unlock()
-		q.stats.fenced.Add(1)
+		q.fencedOff(core, n.incarnation)
+	case noteMissed:
+		q.slots[core].lossy.Store(true)
 	case noteStep:
 		if n.step == QueueServed && n.changed {
 			q.stats.takeovers.Add(1)
@@ -250,6 +249,17 @@ func (q *Queue) heard(core protocol.Core, n *notice) {
 	case noteStuck:
 		q.stats.stuck.Add(1)
 		q.happen(Happening{Kind: TaskStuck, Worker: int(n.core), Queue: int(n.log), ID: n.id})
+	}
+}
+
+// fencedOff notes that a life ended because it was fenced off.
+func (q *Queue) fencedOff(core protocol.Core, incarnation uint32) {
+	s := q.slots[core]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if incarnation > s.fenced {
+		s.fenced = incarnation
+		q.stats.fenced.Add(1)
 	}
 }
 
@@ -317,6 +327,28 @@ func (q *Queue) tend() {
 		if n%stealEvery == 0 {
 			q.share()
 		}
+		if n%lossyEvery == 0 {
+			q.makeUp()
+		}
+	}
+}
+
+// lossyEvery is how many turns a worker that reads too slowly is left alone.
+const lossyEvery = 50
+
+// makeUp asks again where something that was said was dropped.
+func (q *Queue) makeUp() {
+	for _, s := range q.slots {
+		if !s.lossy.Swap(false) {
+			continue
+		}
+		for log := range q.tables {
+			if w := q.mem.Arbiter(protocol.Core(log)); w.Owner == s.core {
+				for _, t := range q.tables {
+					t.reask(protocol.Core(log))
+				}
+			}
+		}
 	}
 }
 
@@ -329,7 +361,7 @@ func (q *Queue) follow(t *table, w protocol.ArbiterWord) {
 	s.mu.Lock()
 	life, up := s.life, s.up
 	s.mu.Unlock()
-	if !up || life == 0 || t.owner == w.Owner && t.ownerLife == life {
+	if !up || life == 0 {
 		return
 	}
 	first := t.ownerLife == 0

@@ -3,7 +3,7 @@ package runq
 import (
 	"errors"
 	"fmt"
-	"os"
+	"syscall"
 
 	"github.com/coreplica/coreplica/runq/internal/trial"
 	"github.com/coreplica/coreplica/runq/protocol"
@@ -11,7 +11,7 @@ import (
 
 func init() {
 	trial.Punch = func(q any, worker int) error { return q.(*Queue).mem.Punch(protocol.Core(worker)) }
-	trial.Signal = func(q any, worker int, sig os.Signal) (uint32, error) { return q.(*Queue).signal(worker, sig) }
+	trial.Signal = func(q any, worker int, sig syscall.Signal) (uint32, error) { return q.(*Queue).signal(worker, sig) }
 	trial.Whole = func(q any) bool { return q.(*Queue).unserved() < 0 }
 	trial.Redeliver = func(q any, id protocol.TaskID, job any) error { return q.(*Queue).redeliver(id, job.(Job)) }
 }
@@ -20,13 +20,13 @@ func init() {
 var errNoProcess = errors.New("worker has no process now")
 
 // signal sends a signal to a worker's process.
-func (q *Queue) signal(worker int, sig os.Signal) (incarnation uint32, err error) {
+func (q *Queue) signal(worker int, sig syscall.Signal) (incarnation uint32, err error) {
 	s := q.slots[worker]
 	s.mu.Lock()
 	incarnation, up := s.life, s.up
 	s.mu.Unlock()
 	f, ok := q.fleet.(interface {
-		signal(core protocol.Core, sig os.Signal) error
+		signal(core protocol.Core, sig syscall.Signal) error
 	})
 	if !up || !ok {
 		return 0, errNoProcess
@@ -63,7 +63,7 @@ func (w *worker) prepare() {
 		h.Prepare(w.node)
 	}
 	if before := h.Before; before != nil {
-		w.exec.Before = func(e *protocol.Effect) { before(w.node, e) }
+		w.exec.Before = func(e *protocol.Effect) { before(w.node, e, func() error { return w.mem.Punch(w.core) }) }
 	}
 	if step := h.Step; step != nil {
 		w.recorder = func(evs []protocol.Event, effects []protocol.Effect) { step(w.cfg, w.core, evs, effects) }

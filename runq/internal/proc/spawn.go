@@ -22,6 +22,8 @@ type SpawnOptions struct {
 	// Log gets each line that the worker prints. Without one they go to standard
 	// error: standard output is the opener's.
 	Log *slog.Logger
+	// Env is added to the environment.
+	Env []string
 }
 
 // outputPatience bounds the wait for output that a worker's own children hold open.
@@ -84,7 +86,7 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 	fd := -1
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{os.Args[0]}
-	cmd.Env = append(os.Environ(), workerEnv+"="+token)
+	cmd.Env = append(append(os.Environ(), o.Env...), workerEnv+"="+token)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &fd}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
@@ -138,6 +140,9 @@ func (w *Worker) reap(died <-chan struct{}) {
 
 // Pidfd returns the worker's pidfd, which is the worker's to close.
 func (w *Worker) Pidfd() *os.File { return w.pidfd }
+
+// PID returns the process's number, for people to read: signals go by pidfd.
+func (w *Worker) PID() int { return w.cmd.Process.Pid }
 
 // Done is closed when the worker is dead and waited for.
 func (w *Worker) Done() <-chan struct{} { return w.done }

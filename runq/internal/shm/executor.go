@@ -69,9 +69,9 @@ func (x *Executor) do(e *protocol.Effect) (word uint64, ok bool) {
 	g := &x.m.geo
 	switch e.Kind {
 	case protocol.EffectStoreSlots:
-		if words := x.region(e.Region); words != nil {
-			ring := words[:g.ArenaOffset()]
-			storeWords(ring[g.SlotOffset(e.Seq):], e.Words)
+		at := g.SlotOffset(e.Seq)
+		if words := x.region(e.Region); words != nil && at+len(e.Words) <= g.ArenaOffset() {
+			storeWords(words[at:at+len(e.Words)], e.Words)
 		}
 	case protocol.EffectStoreCells:
 		words := x.region(e.Region)

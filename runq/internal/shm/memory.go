@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -170,10 +171,16 @@ func (m *Memory) Geometry() protocol.Geometry { return m.geo }
 // page's first. It is nil for memory of one process.
 func (m *Memory) Files() []*os.File { return m.files }
 
-// Close unmaps and closes. Nothing may use the memory any more.
+// Close gives the memory back. Nothing may use regions any more; the control page
+// can be read until m itself is garbage, since who owns a log is what everybody
+// looks at.
 func (m *Memory) Close() error {
 	var errs []error
-	for _, mapping := range m.mappings {
+	for i, mapping := range m.mappings {
+		if i == 0 {
+			runtime.AddCleanup(m, func(mapping []byte) { _ = unix.Munmap(mapping) }, mapping)
+			continue
+		}
 		errs = append(errs, unix.Munmap(mapping))
 	}
 	for _, file := range m.files {
@@ -181,7 +188,7 @@ func (m *Memory) Close() error {
 			errs = append(errs, file.Close())
 		}
 	}
-	m.mappings, m.files, m.control, m.hosts = nil, nil, nil, nil
+	m.mappings, m.files, m.hosts = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -223,16 +230,19 @@ func (m *Memory) Placement(host protocol.Core) (numa.Placement, error) {
 
 // Arbiter returns a log's arbiter word.
 func (m *Memory) Arbiter(log protocol.Core) protocol.ArbiterWord {
+	defer runtime.KeepAlive(m)
 	return protocol.UnpackArbiter(atomic.LoadUint64(&m.control[m.geo.ArbiterOffset(log)]))
 }
 
 // Heartbeat returns a core's heartbeat word.
 func (m *Memory) Heartbeat(core protocol.Core) protocol.HeartbeatWord {
+	defer runtime.KeepAlive(m)
 	return protocol.UnpackHeartbeat(atomic.LoadUint64(&m.control[m.geo.HeartbeatOffset(core)]))
 }
 
 // Draw returns a stream of a log that nobody has drawn before.
 func (m *Memory) Draw(log protocol.Core) protocol.Stream {
+	defer runtime.KeepAlive(m)
 	return protocol.Stream{Core: log, Incarnation: uint32(atomic.AddUint64(&m.control[m.geo.IncarnationOffset(log)], 1))}
 }
 

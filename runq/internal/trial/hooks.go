@@ -1,7 +1,7 @@
 package trial
 
 import (
-	"os"
+	"syscall"
 
 	"github.com/coreplica/coreplica/runq/protocol"
 )
@@ -16,8 +16,9 @@ var Hooks struct {
 
 	// Prepare is called with each node before it lives.
 	Prepare func(n *protocol.Node)
-	// Before is called before each effect is performed.
-	Before func(n *protocol.Node, e *protocol.Effect)
+	// Before is called before each effect is performed. Punch takes the memory
+	// of the worker's own failure domain away.
+	Before func(n *protocol.Node, e *protocol.Effect, punch func() error)
 	// Step is called with what a step took and returned, before it is
 	// performed.
 	Step func(cfg protocol.Config, core protocol.Core, evs []protocol.Event, effects []protocol.Effect)
@@ -34,7 +35,7 @@ var (
 	// Punch takes the memory of a worker's failure domain away.
 	Punch func(q any, worker int) error
 	// Signal sends a signal to a worker's process, and says to which life.
-	Signal func(q any, worker int, sig os.Signal) (incarnation uint32, err error)
+	Signal func(q any, worker int, sig syscall.Signal) (incarnation uint32, err error)
 	// Whole reports whether every log is served with all its copies.
 	Whole func(q any) bool
 	// Redeliver submits a task once more under the ID that it has, as a

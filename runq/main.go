@@ -1,0 +1,193 @@
+package runq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coreplica/coreplica/numa"
+	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/proc"
+	"github.com/coreplica/coreplica/runq/internal/shm"
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+// Main runs a worker, and never returns, if this process was started as one. It
+// comes first in main and in TestMain, behind the registration of handlers.
+func Main() {
+	started, is, err := proc.Child()
+	if !is {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runq:", err)
+		os.Exit(exitFailed)
+	}
+	code, err := work(started)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runq:", err)
+	}
+	os.Exit(code)
+}
+
+// flushPatience bounds the wait for last words to leave.
+const flushPatience = 100 * time.Millisecond
+
+// work lives one life of a worker.
+func work(started *proc.Started) (code int, err error) {
+	m, err := started.Boot.Receive()
+	if err != nil || m.Kind != kindSetup || len(m.Files) < 2 {
+		return exitFailed, fmt.Errorf("start worker %d: no setup came: %w", started.Index, errors.Join(err, errWire))
+	}
+	var s setup
+	if err := json.Unmarshal(m.Data, &s); err != nil {
+		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
+	}
+	mem, err := shm.Attach(s.Config.Geometry, m.Files[1:])
+	if err != nil {
+		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
+	}
+	now, err := clockSince(s.BaseNS)
+	if err != nil {
+		return exitFailed, err
+	}
+	c := &child{link: proc.NewLink(m.Files[0]), run: s.Config.Run, in: newInbox()}
+	w, err := newWorker(workerConfig{
+		cfg: s.Config, core: s.Core, mem: mem, in: c.in, now: now, began: s.Began, post: c.post,
+		maxPayload: s.MaxPayload, handlers: s.Handlers, taskLease: s.TaskLease,
+	})
+	if err != nil {
+		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
+	}
+	died, _, err := proc.Watch(started.Opener)
+	if err != nil {
+		return exitFailed, fmt.Errorf("start worker %d: watch the opener: %w", started.Index, err)
+	}
+	// When the link is cut, the opener is gone or has closed it: the same to us.
+	cut := make(chan error, 1)
+	go func() { cut <- c.hear(w) }()
+	go func() {
+		select {
+		case <-died:
+		case err := <-cut:
+			if !errors.Is(err, io.EOF) {
+				fmt.Fprintln(os.Stderr, "runq: hear the opener:", err)
+			}
+		}
+		c.orphan.Do(func() { time.AfterFunc(s.Grace, func() { os.Exit(exitOrphan) }) })
+		w.doom()
+	}()
+	c.bound(w, s)
+	if w.node.Exited() {
+		c.flush()
+		return exitFenced, nil
+	}
+	w.pool.ended.Wait()
+	c.flush()
+	return exitDone, nil
+}
+
+// clockSince reads the run's clock: the monotonic clock, which all processes of a
+// machine share.
+func clockSince(baseNS int64) (func() clock.Instant, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return nil, fmt.Errorf("read clock: %w", err)
+	}
+	start, off := time.Now(), clock.Instant(ts.Nano()-baseNS)
+	return func() clock.Instant { return off.Add(time.Since(start)) }, nil
+}
+
+// child is a worker process's end of the link.
+type child struct {
+	link   *proc.Link
+	run    uint64
+	in     *inbox
+	batch  proc.Batch
+	missed bool // Something that was said was dropped.
+	orphan sync.Once
+}
+
+// bound runs the loop on a thread that is bound to its CPU, or on any thread where
+// that CPU has left.
+func (c *child) bound(w *worker, s setup) {
+	loop := func() { w.run(s.Crashed) }
+	b, err := numa.StartWorker(numa.Binding{Index: int(s.Core), Node: s.Node, CPUs: numa.ListOf(s.CPU)}, func(numa.Binding, []struct{}) {}, numa.WorkerOptions{Ring: 2, Batch: 1})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runq: the loop is not bound:", err)
+		loop()
+		return
+	}
+	if err := b.Run(context.Background(), loop); err != nil {
+		fmt.Fprintln(os.Stderr, "runq:", err) // Without a limit of time it runs.
+	}
+}
+
+// hear takes frames from the opener until the link is cut.
+func (c *child) hear(w *worker) error {
+	var evs []protocol.Event
+	return c.link.Receive(func(f proc.Frame) error {
+		if f.Kind == frameStop {
+			w.doom()
+			return nil
+		}
+		evs = evs[:0]
+		size := 0
+		for item := range f.Items() {
+			size += len(item)
+		}
+		// One copy for all: the frame's memory is the link's again soon.
+		keep := make([]byte, 0, size)
+		for item := range f.Items() {
+			from := len(keep)
+			keep = append(keep, item...)
+			ev, err := readEvent(keep[from:len(keep):len(keep)], c.run)
+			if err != nil {
+				return err
+			}
+			evs = append(evs, ev)
+		}
+		c.in.put(evs...)
+		return nil
+	})
+}
+
+// post says what the worker has to say. It never waits: what a slow opener has no
+// room for is dropped, and the opener asks again when it hears of that.
+func (c *child) post(notes []notice) {
+	c.batch.Reset(frameNotices)
+	if c.missed {
+		c.missed = appendNotice(&c.batch, &notice{kind: noteMissed}) != nil
+	}
+	for i := range notes {
+		err := appendNotice(&c.batch, &notes[i])
+		if errors.Is(err, proc.ErrFrameFull) && c.batch.Len() > 0 {
+			c.send()
+			c.batch.Reset(frameNotices)
+			err = appendNotice(&c.batch, &notes[i])
+		}
+		if err != nil {
+			c.missed = true
+		}
+	}
+	c.send()
+}
+
+func (c *child) send() {
+	if err := c.link.Send(&c.batch); err != nil {
+		c.missed = true
+	}
+}
+
+func (c *child) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushPatience)
+	defer cancel()
+	_ = c.link.Flush(ctx) // Nobody is left to tell.
+}
