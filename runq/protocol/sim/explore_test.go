@@ -32,12 +32,17 @@ func TestAllStatesTrial(t *testing.T) {
 	testkit.Need(t, testkit.Trial)
 	for _, opts := range []ExploreOptions{
 		{Cores: 3, K: 2, Tasks: 2, Failures: 2, Zombies: 1},
-		{Cores: 3, K: 2, Tasks: 2, Failures: 2, Zombies: 2},
 		{Cores: 3, K: 2, Tasks: 2, Failures: 2, AllLogs: true},
 		{Cores: 3, K: 2, Tasks: 2, Failures: 1, Zombies: 1, AllLogs: true},
 		{Cores: 3, K: 2, Tasks: 2, Failures: 1, Zombies: 1, Full: true},
+		{Cores: 4, K: 3, Tasks: 1, Failures: 2}, // A takeover of a takeover.
 	} {
 		explore(t, opts)
+	}
+	// Two zombies: not to the end, which is farther than anyone waits.
+	opts := ExploreOptions{Cores: 3, K: 2, Tasks: 2, Failures: 2, Zombies: 2, MaxStates: 4_000_000}
+	if out, err := Explore(context.Background(), opts); err != nil || out.Actions["suspect"] == 0 {
+		t.Errorf("two zombies: %+v, %v", out, err)
 	}
 }
 
