@@ -12,7 +12,8 @@ import (
 func init() {
 	trial.Punch = func(q any, worker int) error { return q.(*Queue).mem.Punch(protocol.Core(worker)) }
 	trial.Signal = func(q any, worker int, sig syscall.Signal) (uint32, error) { return q.(*Queue).signal(worker, sig) }
-	trial.Whole = func(q any) bool { return q.(*Queue).unserved() < 0 }
+	trial.Logs = func(q any) []protocol.ArbiterWord { return q.(*Queue).arbiters() }
+	trial.Lives = func(q any) []uint32 { return q.(*Queue).lives() }
 	trial.Redeliver = func(q any, id protocol.TaskID, job any) error { return q.(*Queue).redeliver(id, job.(Job)) }
 }
 
@@ -44,6 +45,26 @@ func (q *Queue) unserved() int {
 		}
 	}
 	return -1
+}
+
+func (q *Queue) arbiters() (words []protocol.ArbiterWord) {
+	for i := range q.opts.Workers {
+		words = append(words, q.mem.Arbiter(protocol.Core(i)))
+	}
+	return words
+}
+
+func (q *Queue) lives() (lives []uint32) {
+	for _, s := range q.slots {
+		s.mu.Lock()
+		life := s.life
+		if !s.up || s.dead >= life {
+			life = 0
+		}
+		s.mu.Unlock()
+		lives = append(lives, life)
+	}
+	return lives
 }
 
 // redeliver sends a submission that was sent before.

@@ -21,16 +21,16 @@ const (
 )
 
 type taskState struct {
-	phase          phase
-	attempt, token uint32
+	phase                phase
+	attempt, token, doer uint32
 }
 
 // call is an operation on a task. Its outcome is part of it, since the journals are
 // read when all is over.
 type call struct {
-	kind           Kind
-	mode           Mode
-	attempt, token uint32
+	kind                 Kind
+	mode                 Mode
+	attempt, token, doer uint32
 	// known is false for an operation whose outcome nobody was told: it may
 	// take effect at any time after its call, or never.
 	known bool
@@ -60,9 +60,9 @@ func (s taskState) step(c call) (legal bool, next taskState) {
 		next.phase = begun
 	case Accepted:
 		legal = s.phase == begun
-		next = taskState{done, c.attempt, c.token}
+		next = taskState{done, c.attempt, c.token, c.doer}
 	case Seen:
-		legal = s == taskState{done, c.attempt, c.token}
+		legal = s == taskState{done, c.attempt, c.token, c.doer}
 	case Cancelled:
 		// An attempt may have begun and been given back before.
 		legal = open
@@ -84,16 +84,16 @@ func historyOf(records []Record) []porcupine.Operation {
 	var ops []porcupine.Operation
 	add := func(kind Kind, r Record, from, to int64, known bool) {
 		ops = append(ops, porcupine.Operation{
-			ClientId: len(ops), Input: call{kind, r.Mode, r.Attempt, r.Token, known}, Call: from, Return: to,
+			ClientId: len(ops), Input: call{kind, r.Mode, r.Attempt, r.Token, r.Doer, known}, Call: from, Return: to,
 		})
 	}
 	var submitting, cancelling *Record
 	var ack, refused, answered bool
-	accepting := map[[2]uint32]int64{}
-	accepted := map[[2]uint32]bool{}
+	accepting := map[[3]uint32]int64{}
+	accepted := map[[3]uint32]bool{}
 	for i := range records {
 		r := &records[i]
-		attempt := [2]uint32{r.Attempt, r.Token}
+		attempt := [3]uint32{r.Attempt, r.Token, r.Doer}
 		switch r.Kind {
 		case Submitting:
 			submitting = r
@@ -135,7 +135,7 @@ func historyOf(records []Record) []porcupine.Operation {
 	for attempt, at := range accepting {
 		if !accepted[attempt] {
 			r := records[0]
-			r.Attempt, r.Token = attempt[0], attempt[1]
+			r.Attempt, r.Token, r.Doer = attempt[0], attempt[1], attempt[2]
 			add(Accepted, r, at, math.MaxInt64, false)
 		}
 	}

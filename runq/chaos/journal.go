@@ -43,6 +43,9 @@ const (
 	Lost
 	// Fenced says that a publish of this worker failed on the fence.
 	Fenced
+	// Failed says that this worker killed itself between two steps of a
+	// takeover of Worker's queue; Attempt is the step.
+	Failed
 	// Killed says that a worker was sent SIGKILL.
 	Killed
 	// Stopped is a SIGSTOP.
@@ -55,7 +58,7 @@ const (
 )
 
 var kindNames = [kinds]string{"", "submitting", "acknowledged", "refused", "cancelling", "cancelled", "cancel-late", "began", "ended",
-	"accepting", "accepted", "seen", "lost", "fenced", "killed", "stopped", "continued", "inherited"}
+	"accepting", "accepted", "seen", "lost", "fenced", "failed", "killed", "stopped", "continued", "inherited"}
 
 func (k Kind) String() string {
 	if k < kinds {
@@ -82,8 +85,8 @@ type Record struct {
 	Mode Mode
 	// Worker is the core of the process that wrote it, or that it is about.
 	Worker uint16
-	// PID is the process that wrote it.
-	PID uint32
+	// PID is the process that wrote it, and Doer the one that ran the attempt.
+	PID, Doer uint32
 	// Task is the number that the trial gave to the task.
 	Task    uint64
 	Attempt uint32
@@ -112,6 +115,7 @@ func (r Record) AppendTo(b []byte) []byte {
 	le.PutUint32(buf[24:], r.Attempt)
 	le.PutUint32(buf[28:], r.Token)
 	le.PutUint64(buf[32:], uint64(r.TimeNs))
+	le.PutUint32(buf[40:], r.Doer)
 	le.PutUint32(buf[60:], crc32.Checksum(buf[:60], castagnoli))
 	return append(b, buf[:]...)
 }
@@ -133,6 +137,7 @@ func Parse(data []byte) (records []Record, torn bool, err error) {
 			return records, false, fmt.Errorf("read record at %d: %w", at, ErrJournal)
 		}
 		r := Record{
+			Doer: le.Uint32(buf[40:]),
 			Kind: Kind(buf[4]), Mode: Mode(buf[5]), Worker: le.Uint16(buf[6:]), PID: le.Uint32(buf[8:]), Task: le.Uint64(buf[16:]),
 			Attempt: le.Uint32(buf[24:]), Token: le.Uint32(buf[28:]), TimeNs: int64(le.Uint64(buf[32:])),
 		}

@@ -26,7 +26,8 @@ type Verdict struct {
 	// Completed tasks have exactly one accepted result.
 	Completed int `json:"completed"`
 	Cancelled int `json:"cancelled"`
-	// Lost tasks were acknowledged, and nobody knows what became of them.
+	// Lost tasks were acknowledged and have no end; or they were reported as
+	// lost, and nothing allows that.
 	Lost int `json:"lost"`
 	// Resurrected tasks began after their end was known.
 	Resurrected int `json:"resurrected"`
@@ -35,14 +36,14 @@ type Verdict struct {
 	// StartedTwice tasks were to be started once at most, and began twice.
 	StartedTwice int `json:"started_twice"`
 	// ReportedLost tasks were to be started once at most, had begun when their
-	// core died, and were reported. MisreportedLost ones had not begun, or were
-	// of another mode.
-	ReportedLost    int `json:"reported_lost"`
-	MisreportedLost int `json:"misreported_lost"`
+	// core died, and were reported.
+	ReportedLost int `json:"reported_lost"`
 	// FencedWrites are publishes of former owners that failed.
-	FencedWrites int   `json:"fenced_writes"`
-	Kills        int   `json:"kills"`
-	Stops        int   `json:"stops"`
+	FencedWrites int `json:"fenced_writes"`
+	Kills        int `json:"kills"`
+	Stops        int `json:"stops"`
+	// FailedTakers killed themselves between two steps of a takeover.
+	FailedTakers int   `json:"failed_takers"`
 	Takeovers    int   `json:"takeovers"`
 	TakeoverNs   Times `json:"takeover_ns"`
 	// Histories are the tasks whose history porcupine looked at, Illegal those
@@ -65,7 +66,7 @@ func (v Verdict) Good() (good bool, why string) {
 		what string
 	}{
 		{v.Lost, "lost"}, {v.Resurrected, "resurrected"}, {v.AcceptedTwice, "accepted twice"}, {v.StartedTwice, "started twice"},
-		{v.MisreportedLost, "reported lost without cause"}, {v.Illegal, "with a history that nothing explains"}, {v.Undecided, "undecided"},
+		{v.Illegal, "with a history that nothing explains"}, {v.Undecided, "undecided"},
 	} {
 		if c.n > 0 {
 			bad = append(bad, fmt.Sprintf("%d tasks %s", c.n, c.what))
@@ -88,6 +89,8 @@ func Judge(records []Record) Verdict {
 		switch r.Kind {
 		case Fenced:
 			v.FencedWrites++
+		case Failed:
+			v.FailedTakers++
 		case Killed:
 			v.Kills++
 			killed[r.Worker] = append(killed[r.Worker], r.TimeNs)
@@ -119,7 +122,7 @@ func Judge(records []Record) Verdict {
 func (v *Verdict) add(records []Record) (bad string) {
 	var acked, cancelled, lost bool
 	begins, over := 0, int64(0)
-	results := map[[2]uint32]bool{}
+	results := map[[3]uint32]bool{}
 	mode := records[0].Mode
 	resurrected := false
 	for _, r := range records {
@@ -132,7 +135,7 @@ func (v *Verdict) add(records []Record) (bad string) {
 			begins++
 			resurrected = resurrected || over != 0 && r.TimeNs > over
 		case Accepted, Seen:
-			results[[2]uint32{r.Attempt, r.Token}] = true
+			results[[3]uint32{r.Attempt, r.Token, r.Doer}] = true
 			over = cmp.Or(over, r.TimeNs)
 		case Cancelled:
 			cancelled = true
@@ -156,7 +159,7 @@ func (v *Verdict) add(records []Record) (bad string) {
 	case lost && mode == AtMostOnce && begins > 0:
 		v.ReportedLost++
 	case lost:
-		v.MisreportedLost++
+		v.Lost++
 		bad = "reported lost without cause"
 	case acked:
 		v.Lost++
@@ -182,7 +185,7 @@ func (v *Verdict) example(id uint64, bad string, records []Record) {
 	for _, r := range records {
 		fmt.Fprintf(&b, " %v@%d", r.Kind, (r.TimeNs-records[0].TimeNs)/1000)
 		if r.Kind == Began || r.Kind == Accepted || r.Kind == Seen {
-			fmt.Fprintf(&b, "(worker %d attempt %d token %d)", r.Worker, r.Attempt, r.Token)
+			fmt.Fprintf(&b, "(process %d attempt %d token %d)", r.Doer, r.Attempt, r.Token)
 		}
 	}
 	v.Examples = append(v.Examples, b.String())

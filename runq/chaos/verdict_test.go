@@ -5,11 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-
-	"github.com/coreplica/coreplica/internal/testkit"
 )
-
-func TestMain(m *testing.M) { testkit.Main(m) }
 
 // script writes the journals of a trial as a correct queue would cause them.
 type script struct {
@@ -124,8 +120,8 @@ func TestJudgeFindsEachFault(t *testing.T) {
 			func(v Verdict) int { return v.Resurrected }, true},
 		{"started twice", base(AtMostOnce, one(Began, 3, 1), one(Began, 4, 2), one(Accepting, 5, 2), one(Accepted, 6, 2)),
 			func(v Verdict) int { return v.StartedTwice }, true},
-		{"reported lost without cause", base(AtLeastOnce, one(Began, 3, 1), one(Lost, 4, 0)), func(v Verdict) int { return v.MisreportedLost }, false},
-		{"reported lost before it began", base(AtMostOnce, one(Lost, 4, 0)), func(v Verdict) int { return v.MisreportedLost }, false},
+		{"reported lost without cause", base(AtLeastOnce, one(Began, 3, 1), one(Lost, 4, 0)), func(v Verdict) int { return v.Lost }, false},
+		{"reported lost before it began", base(AtMostOnce, one(Lost, 4, 0)), func(v Verdict) int { return v.Lost }, false},
 		{"another result seen than was accepted", base(AtLeastOnce, one(Began, 3, 1), one(Accepting, 4, 1), one(Accepted, 5, 1), one(Seen, 6, 7)),
 			func(v Verdict) int { return v.AcceptedTwice }, true},
 		{"seen before anything began", base(AtLeastOnce, one(Seen, 3, 1), one(Began, 4, 1), one(Accepting, 5, 1), one(Accepted, 6, 1)),

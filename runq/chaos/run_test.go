@@ -1,0 +1,71 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/runq"
+)
+
+func TestMain(m *testing.M) {
+	runq.Main()
+	testkit.Main(m)
+}
+
+// trialLease is long enough for a machine on which other tests run.
+const trialLease = 250 * time.Millisecond
+
+// try runs a trial and logs its verdict.
+func try(t *testing.T, c Config) Verdict {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	begin := time.Now()
+	v, err := Run(ctx, c)
+	if err != nil {
+		t.Fatalf("seed %d: %v", c.Seed, err)
+	}
+	t.Logf("seed %d, %v: %+v", c.Seed, time.Since(begin).Round(time.Millisecond), v)
+	return v
+}
+
+// Nothing acknowledged is lost, nothing that ended comes back, and no result is
+// accepted twice, whatever dies.
+func TestNothingIsLost(t *testing.T) {
+	v := try(t, Config{Tasks: 4000, Kills: 6, Stops: 6, Seed: 1, Lease: trialLease})
+	if good, why := v.Good(); !good {
+		t.Errorf("%s\n%v", why, v.Examples)
+	}
+	if v.Takeovers == 0 || v.Kills == 0 || v.Stops == 0 || v.Cancelled == 0 || v.Acknowledged < 4000 {
+		t.Errorf("the trial was too tame: %+v", v)
+	}
+}
+
+func TestControlWithoutReplicas(t *testing.T) {
+	if v := try(t, Config{Tasks: 2000, Kills: 4, NoReplicas: true, Lease: trialLease}); v.Lost == 0 {
+		t.Error("without replicas, nothing was lost")
+	}
+}
+
+func TestControlWithoutFence(t *testing.T) {
+	if v := try(t, Config{Tasks: 2000, Stops: 8, NoFence: true, Lease: trialLease}); v.AcceptedTwice == 0 {
+		t.Error("without a fence, nothing was accepted twice")
+	}
+}
+
+func TestControlWithTombstonesByTime(t *testing.T) {
+	if v := try(t, Config{Tasks: 2000, TimeTombstones: true, Lease: trialLease}); v.Resurrected == 0 {
+		t.Error("with tombstones that only time keeps, nothing came back")
+	}
+}
+
+func TestConfigRefusesNonsense(t *testing.T) {
+	for _, c := range []Config{{Tasks: -1}, {K: 3, Workers: 2}, {Failpoints: true}} {
+		if _, err := Run(t.Context(), c); !errors.Is(err, ErrConfig) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
