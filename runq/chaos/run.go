@@ -87,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// control reports whether a rule is switched off.
+func (c *Config) control() bool { return c.NoReplicas || c.NoFence || c.TimeTombstones }
+
 // run is a trial.
 type run struct {
 	cfg     Config
@@ -243,7 +246,7 @@ const (
 
 func (t *run) watch(ctx context.Context, all chan struct{}) error {
 	limit := stall
-	if t.cfg.NoReplicas || t.cfg.NoFence || t.cfg.TimeTombstones {
+	if t.cfg.control() {
 		limit = controlStall
 	}
 	ticker := time.NewTicker(tick)

@@ -35,8 +35,8 @@ type Verdict struct {
 	AcceptedTwice int `json:"accepted_twice"`
 	// StartedTwice tasks were to be started once at most, and began twice.
 	StartedTwice int `json:"started_twice"`
-	// ReportedLost tasks were to be started once at most, had begun when their
-	// core died, and were reported.
+	// ReportedLost tasks were to be started once at most, were claimed when
+	// their core failed, and were reported.
 	ReportedLost int `json:"reported_lost"`
 	// FencedWrites are publishes of former owners that failed.
 	FencedWrites int `json:"fenced_writes"`
@@ -156,7 +156,9 @@ func (v *Verdict) add(records []Record) (bad string) {
 		bad = "accepted twice"
 	case cancelled:
 		v.Cancelled++
-	case lost && mode == AtMostOnce && begins > 0:
+	case lost && mode == AtMostOnce && v.Kills+v.Stops+v.FailedTakers > 0:
+		// Its claim was replicated; whether its handler had begun, the journal
+		// of a dead process need not say.
 		v.ReportedLost++
 	case lost:
 		v.Lost++

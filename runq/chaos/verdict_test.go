@@ -69,6 +69,7 @@ func (s *script) life(task uint64) {
 
 func journals(seed uint64, tasks int) []Record {
 	s := &script{rng: rand.New(rand.NewPCG(seed, 1))}
+	s.add(Killed, 0, AtLeastOnce, 3, 0, 0)
 	for task := range uint64(tasks) {
 		s.life(task)
 	}
@@ -121,7 +122,6 @@ func TestJudgeFindsEachFault(t *testing.T) {
 		{"started twice", base(AtMostOnce, one(Began, 3, 1), one(Began, 4, 2), one(Accepting, 5, 2), one(Accepted, 6, 2)),
 			func(v Verdict) int { return v.StartedTwice }, true},
 		{"reported lost without cause", base(AtLeastOnce, one(Began, 3, 1), one(Lost, 4, 0)), func(v Verdict) int { return v.Lost }, false},
-		{"reported lost before it began", base(AtMostOnce, one(Lost, 4, 0)), func(v Verdict) int { return v.Lost }, false},
 		{"another result seen than was accepted", base(AtLeastOnce, one(Began, 3, 1), one(Accepting, 4, 1), one(Accepted, 5, 1), one(Seen, 6, 7)),
 			func(v Verdict) int { return v.AcceptedTwice }, true},
 		{"seen before anything began", base(AtLeastOnce, one(Seen, 3, 1), one(Began, 4, 1), one(Accepting, 5, 1), one(Accepted, 6, 1)),
@@ -142,6 +142,18 @@ func TestJudgeFindsEachFault(t *testing.T) {
 				t.Error("no example is shown")
 			}
 		})
+	}
+}
+
+// Where no worker failed, no attempt can have been lost with one.
+func TestJudgeWantsACauseForALoss(t *testing.T) {
+	records := []Record{{Kind: Submitting, Mode: AtMostOnce, TimeNs: 1}, {Kind: Acknowledged, Mode: AtMostOnce, TimeNs: 2}, {Kind: Lost, Mode: AtMostOnce, TimeNs: 3}}
+	if v := Judge(records); v.Lost != 1 || v.ReportedLost != 0 {
+		t.Errorf("a loss without a fault: %+v", v)
+	}
+	records = append(records, Record{Kind: Killed, TimeNs: 1})
+	if v := Judge(records); v.Lost != 0 || v.ReportedLost != 1 {
+		t.Errorf("a loss with a fault: %+v", v)
 	}
 }
 
