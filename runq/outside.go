@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/coreplica/coreplica/runq/internal/trial"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -92,6 +93,9 @@ func (w *worker) settled(e *protocol.Effect, r *run) {
 			w.again = append(w.again, r)
 			return
 		case protocol.CodeDone:
+			if h := trial.Hooks.Accepted; h != nil {
+				h(r.task.Payload, r.attempt, r.token)
+			}
 			w.note(notice{kind: noteAnswer, code: e.Code, log: e.Log, core: w.core, id: e.ID, attempt: e.Attempt, payload: r.out})
 		case protocol.CodeRetry:
 			if w.stopped(r) {

@@ -266,6 +266,17 @@ func (f *processes) kill(core protocol.Core, incarnation uint32) {
 	}
 }
 
+// signal is for trials.
+func (f *processes) signal(core protocol.Core, sig syscall.Signal) error {
+	f.mu.Lock()
+	p := f.live[core]
+	f.mu.Unlock()
+	if p == nil {
+		return errNoProcess
+	}
+	return proc.Signal(p.w.Pidfd(), sig)
+}
+
 // resetAffinity does nothing: a kill does it.
 func (f *processes) resetAffinity(protocol.Core, uint32) {}
 

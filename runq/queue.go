@@ -114,13 +114,7 @@ func (q *Queue) served(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		waiting := -1
-		for i := range q.opts.Workers {
-			w := q.mem.Arbiter(protocol.Core(i))
-			if w.Phase != protocol.Active || w.Owner != protocol.Core(i) || w.InSync(q.opts.Workers).Len() < q.opts.K {
-				waiting = i
-			}
-		}
+		waiting := q.unserved()
 		if waiting < 0 {
 			return nil
 		}

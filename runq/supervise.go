@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/trial"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -225,6 +226,9 @@ func (q *Queue) heard(core protocol.Core, n *notice) {
 	case noteReset:
 		q.fleet.resetAffinity(n.core, n.incarnation)
 	case noteKill:
+		if h := trial.Hooks.Spare; h != nil && h(int(n.core), n.incarnation) {
+			return
+		}
 		s := q.slots[n.core]
 		s.mu.Lock()
 		s.doomed = max(s.doomed, n.incarnation)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/coreplica/coreplica/replica/clock"
 	"github.com/coreplica/coreplica/runq/internal/shm"
+	"github.com/coreplica/coreplica/runq/internal/trial"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -99,6 +100,7 @@ func newWorker(c workerConfig) (*worker, error) {
 		tickEvery: max(c.cfg.Lease.Renewal()/4, 500*time.Microsecond), inherited: make([]bool, c.cfg.Cores), crashed: -clock.Instant(careful),
 	}
 	w.exec = shm.NewExecutor(c.mem, node, w)
+	w.prepare()
 	return w, nil
 }
 
@@ -233,6 +235,9 @@ func (w *worker) ends(now clock.Instant, evs []protocol.Event) []protocol.Event 
 }
 
 func (w *worker) tell(now clock.Instant, evs []protocol.Event, r *run) []protocol.Event {
+	if h := trial.Hooks.Accepting; h != nil && r.outcome == protocol.OutcomeDone {
+		h(r.task.Payload, r.attempt, r.token)
+	}
 	w.sent = append(w.sent, r)
 	return append(evs, protocol.Event{
 		Kind: protocol.EventFinished, Now: now, Log: r.log, ID: r.task.ID, Attempt: r.attempt, Token: r.token,
@@ -273,6 +278,9 @@ func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
 			return
 		}
 		if failed := &next.Rest[0]; failed.Kind == protocol.EffectPublish && protocol.UnpackCommit(next.Word).Sealed {
+			if h := trial.Hooks.Fenced; h != nil {
+				h(failed.Log)
+			}
 			w.note(notice{kind: noteStep, step: WritesFenced, core: w.core, log: failed.Log, incarnation: w.node.Incarnation(), seq: uint64(failed.Region.Epoch)})
 		}
 		next.Now = w.now()

@@ -29,8 +29,8 @@ itself, one store and one compare-and-swap at a time.`,
 		Example: `  # Crashes, pauses, zombies and a bad network, from 2,000 seeds.
   coreplica runq sim
 
-  # Every interleaving of three cores, two copies, two tasks and one failure that is no zombie.
-  coreplica runq explore --failures 1 --zombies 0`,
+  # All states of three cores, two copies, two tasks and two failures, one of them a zombie.
+  coreplica runq explore`,
 	}
 	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd())
 	return cmd
@@ -183,15 +183,27 @@ func newRunqExploreCmd() *cobra.Command {
 		Long: `Walk every state that a small run queue can be in, whatever the order of its
 steps and the moment of its failures, and check the invariants in each. A
 failure is a core that stops with its memory; a zombie is one that is taken for
-dead, and lives. Time stands still: what a lease would decide, a failure decides.
+dead at any moment, may be killed at any later one or never, and goes on until
+then. Time stands still: what a lease would decide, a failure decides. Messages
+are lost, cores do not return, and the tasks are submitted to core 0, one
+at-most-once and one once-recorded.
 
-Without --full, effects that no other node can see are performed together with
-the one before them. States are remembered by a hash of 128 bits.`,
-		Example: `  # All states with one failure that is no zombie: seconds. With one that is, it takes very long.
-  coreplica runq explore --failures 1 --zombies 0 -o json
+The walk follows the log of core 0 and lets a suspect die at any time, as if by
+who takes another log of it; --all-logs follows those of all cores. Steps that
+nobody else can tell apart are performed at once, --full interleaves every single
+effect. Both come to the same ends. States are remembered by a hash of 64 bits:
+among a million, one is missed with a chance of 1 in 37 million.
 
-  # Every interleaving of single effects; this takes long.
-  coreplica runq explore --full`,
+The defaults end after 938,454 states, in one to two minutes on two CPUs. Two
+zombies do not end within five minutes, nor do the defaults with --all-logs.`,
+		Example: `  # All states of two tasks, two failures, one of them a zombie.
+  coreplica runq explore
+
+  # Of the logs of all cores, without a zombie: seconds.
+  coreplica runq explore --zombies 0 --all-logs -o json
+
+  # Every interleaving of single effects of a smaller system.
+  coreplica runq explore --failures 1 --full`,
 	}
 	output := outputFlag(cmd, "table", "json")
 	cmd.Flags().IntVar(&opts.Cores, "cores", opts.Cores, "cores")

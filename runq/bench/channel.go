@@ -68,7 +68,15 @@ func NewChannelWorkers(workers int) Contender {
 	}}
 }
 
-// Contenders returns those that need no third party.
+// Contenders returns those that need no third party: the channel, and the queue
+// with one, two and three copies.
 func Contenders() []Contender {
-	return []Contender{NewChannel(), NewChannelWorkers(2)}
+	all := []Contender{NewChannel(), NewChannelWorkers(2)}
+	for k := 1; k <= 3; k++ {
+		all = append(all, NewProtocol(k))
+	}
+	for k := 1; k <= 3; k++ {
+		all = append(all, NewQueue(true, 3, k))
+	}
+	return all
 }

@@ -40,11 +40,11 @@ func (n *Node) message(m *Message) {
 		n.offered(l, m)
 	case MessageAccept:
 		if t != nil && t.state == StateMoving && t.Hop == m.Task.Hop && Core(t.Arg) == m.FromLog {
-			n.append(l, Record{Kind: KindMoved, ID: id, Hop: t.Hop, Arg: t.Arg})
+			n.append(l, &Record{Kind: KindMoved, ID: id, Hop: t.Hop, Arg: t.Arg})
 		}
 	case MessageRefuse:
 		if t != nil && t.state == StateMoving && t.Hop == m.Task.Hop && Core(t.Arg) == m.FromLog {
-			n.append(l, Record{Kind: KindMoveBack, ID: id, Hop: t.Hop, Arg: t.Arg})
+			n.append(l, &Record{Kind: KindMoveBack, ID: id, Hop: t.Hop, Arg: t.Arg})
 		}
 	case MessageQuery:
 		if t == nil && l.q.seen.has(id) || t != nil && t.state.Terminal() {
@@ -52,7 +52,7 @@ func (n *Node) message(m *Message) {
 		}
 	case MessageEnded:
 		if t != nil && t.state == StateMoved && Core(t.Arg) == m.FromLog {
-			n.append(l, Record{Kind: KindRetire, ID: id})
+			n.append(l, &Record{Kind: KindRetire, ID: id})
 		}
 	case MessageHandBack:
 		if m.From == l.id && m.From != n.core {
@@ -88,7 +88,7 @@ func (n *Node) give(l *log, m *Message) {
 	}
 	for _, id := range ids {
 		t := l.q.find(id)
-		n.append(l, Record{Kind: KindMoveOut, ID: id, Hop: t.Hop + 1, Arg: uint16(m.FromLog)})
+		n.append(l, &Record{Kind: KindMoveOut, ID: id, Hop: t.Hop + 1, Arg: uint16(m.FromLog)})
 		n.offer(l, id)
 	}
 }
@@ -146,11 +146,11 @@ func (n *Node) take(l *log, m *Message, reply *Message) bool {
 	}
 	if !room {
 		reply.Kind = MessageRefuse
-		n.append(l, Record{Kind: KindRefuse, ID: r.ID, Hop: r.Hop})
+		n.append(l, &Record{Kind: KindRefuse, ID: r.ID, Hop: r.Hop})
 		return true
 	}
 	r.Payload = ref
-	n.append(l, r)
+	n.append(l, &r)
 	return true
 }
 
@@ -200,7 +200,7 @@ func (n *Node) floors(l *log) {
 		closing++
 	}
 	if closing > floor {
-		n.append(l, Record{Kind: KindFloor, ID: TaskID{Stream: Stream{l.id, closing}}})
+		n.append(l, &Record{Kind: KindFloor, ID: TaskID{Stream: Stream{l.id, closing}}})
 		n.publish(l, Record{ID: TaskID{n.cfg.Run, Stream{l.id, closing}, 0}})
 	}
 	for stream := range n.closed {
@@ -244,6 +244,6 @@ func (n *Node) raiseFloor(l *log, r Record) {
 		news = s != nil && s.upto < r.ID.N
 	}
 	if news && r.ID.Core != l.id {
-		n.append(l, Record{Kind: KindFloor, ID: r.ID, Arg: r.Arg})
+		n.append(l, &Record{Kind: KindFloor, ID: r.ID, Arg: r.Arg})
 	}
 }

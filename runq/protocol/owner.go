@@ -92,7 +92,7 @@ func (n *Node) submit(ev *Event) {
 		return
 	}
 	r.Payload = ref
-	n.append(l, r)
+	n.append(l, &r)
 	n.answer(l.id, id, CodeAccepted)
 }
 
@@ -173,7 +173,7 @@ func (n *Node) cancel(ev *Event) {
 			code = CodeCancelAsked
 			n.later(Effect{Kind: EffectStop, Log: l.id, ID: ev.ID, Attempt: t.Attempt, Token: t.Token})
 		}
-		n.append(l, Record{Kind: KindCancel, ID: ev.ID})
+		n.append(l, &Record{Kind: KindCancel, ID: ev.ID})
 		n.answer(l.id, ev.ID, code)
 	}
 }
@@ -204,7 +204,7 @@ func (n *Node) bury(l *log, id TaskID, code Code) {
 		n.answer(l.id, id, CodeFull)
 		return
 	}
-	n.append(l, Record{Kind: KindCancel, ID: id})
+	n.append(l, &Record{Kind: KindCancel, ID: id})
 	n.answer(l.id, id, code)
 }
 
@@ -218,7 +218,7 @@ func (n *Node) collect(ev *Event) {
 	t := l.q.find(ev.ID)
 	n.known(l, ev.ID, nil)
 	if t != nil && t.state.Terminal() && !t.collected {
-		n.append(l, Record{Kind: KindCollect, ID: ev.ID})
+		n.append(l, &Record{Kind: KindCollect, ID: ev.ID})
 	}
 }
 
@@ -257,7 +257,7 @@ func (n *Node) begin(l *log, t *task) {
 	} else {
 		n.later(e)
 	}
-	n.append(l, Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode})
+	n.append(l, &Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode})
 }
 
 // finish takes the end of an attempt, if it is the one that the log knows.
@@ -293,7 +293,7 @@ func (n *Node) finish(ev *Event) {
 		}
 		r = Record{Kind: KindDone, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Payload: ref}
 	}
-	n.append(l, r)
+	n.append(l, &r)
 	e.Kind, e.Code = EffectAnswer, CodeRetry
 	if r.Kind == KindDone {
 		e.Code, e.Ref, e.Epoch, e.Members = CodeDone, r.Payload, l.epoch, l.members
@@ -304,7 +304,7 @@ func (n *Node) finish(ev *Event) {
 // lose ends a task that may not be run again, and says so.
 func (n *Node) lose(l *log, t *task, reason uint64) {
 	n.later(Effect{Kind: EffectReport, Log: l.id, ID: t.ID, Attempt: t.Attempt, Seq: reason})
-	n.append(l, Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)})
+	n.append(l, &Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)})
 }
 
 // grow reports whether the log has room for one more entry and its ID. What ends
@@ -354,34 +354,36 @@ func (r cellRun) follows(cell uint32) bool {
 const maxRun = 16
 
 // append adds a record to the log, which takes effect when it is published.
-func (n *Node) append(l *log, r Record) {
+func (n *Node) append(l *log, r *Record) {
 	// One record may add an entry and an exception to what a snapshot needs.
 	if l.next+4-l.head+l.q.records() > n.cfg.Slots {
 		n.checkpoint(l)
 	}
-	r.Seq = l.next
 	n.write(l, r)
-	freed := l.q.apply(&r)
+	freed := l.q.apply(r)
 	if freed.Bytes > 0 {
 		l.freed = append(l.freed, freed)
 		if n.mut&mutReuseCells != 0 {
 			n.giveBack(l)
 		}
 	}
+	if r.Kind == KindEnqueue || r.Kind == KindClaim {
+		return // Most records; they end nothing.
+	}
 	if t := l.q.find(r.ID); t != nil && t.state.Terminal() && t.collected {
 		l.doomed = append(l.doomed, t.ID)
 	}
 }
 
-// write encodes a record into the batch.
-func (n *Node) write(l *log, r Record) {
+// write encodes a record into the batch, and gives it its place there.
+func (n *Node) write(l *log, r *Record) {
 	if len(l.words) == l.sent {
 		l.first = l.next
 	}
 	r.Epoch, r.Seq = l.epoch, l.next
 	r.ID.Run = n.cfg.Run
 	at := len(l.words)
-	l.words = append(l.words, make([]uint64, RecordWords)...)
+	l.words = slices.Grow(l.words, RecordWords)[:at+RecordWords]
 	r.Encode(l.words[at:])
 	l.next++
 }
@@ -394,7 +396,7 @@ func (n *Node) checkpoint(l *log) {
 	head := l.next
 	l.q.snapshot(func(r Record) {
 		if r.Kind != KindFloor && r.Kind != KindSnapSeen || n.mut&mutNoVector == 0 {
-			n.write(l, r)
+			n.write(l, &r)
 		}
 	})
 	n.flush(l)

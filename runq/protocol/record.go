@@ -135,13 +135,16 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum covers all of a record but itself, and the run: a record of another
-// run's memory does not pass. It reads the words where they lie, since a copy
-// would be an allocation for each record.
+// checksum covers a record but for the half word that holds it, and the run: a
+// record that another run left in the same memory is not one of ours. The
+// payload's checksum stands in the other half of the same word. It goes in as the
+// value to start from, which a checksum passes on one to one, so that one pass
+// over the words before does. It reads the words where they lie, since a copy would
+// be an allocation for each record.
 func checksum(words []uint64, run uint64) uint32 {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), RecordWords*8)
-	sum := crc32.Update(uint32(run)^uint32(run>>32)*0x9e3779b1, castagnoli, b[:RecordWords*8-8])
-	return crc32.Update(sum, castagnoli, b[RecordWords*8-4:]) // Without the half that holds it.
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), RecordWords*8-8)
+	start := uint32(run) ^ uint32(run>>32)*0x9e3779b1 ^ uint32(words[RecordWords-1]>>32)*0x85ebca6b
+	return crc32.Update(start, castagnoli, b)
 }
 
 // Encode writes r into the first RecordWords words of dst:

@@ -465,7 +465,7 @@ func (n *Node) release(l *log) {
 			n.lose(l, t, LossInFlight)
 			continue
 		}
-		n.append(l, Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity, Arg: retryFree})
+		n.append(l, &Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity, Arg: retryFree})
 	}
 }
 
@@ -497,7 +497,7 @@ func (n *Node) copyOut(l *log) {
 		}
 	}
 	n.checkpoint(l)
-	n.write(l, Record{Kind: KindTakeover, ID: TaskID{N: uint64(l.rec.from.ActiveEpoch)}})
+	n.write(l, &Record{Kind: KindTakeover, ID: TaskID{N: uint64(l.rec.from.ActiveEpoch)}})
 	n.flush(l)
 	l.stage = activating
 	n.askFor(l, Effect{Kind: EffectArbiter, Log: l.id, Old: l.word.Pack(), New: l.word.activate(l.members, n.cfg.Cores).Pack()})

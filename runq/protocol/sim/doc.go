@@ -10,11 +10,13 @@
 //
 // What is checked comes from journals of submitters and handlers and from the
 // shared memory, not from what a node thinks. The invariants are numbered I1 to
-// I9 as in docs; see the checker's methods.
+// I9 as in docs/runq.md; see the checker's methods.
 //
 // The ideas come from FoundationDB's and TigerBeetle's simulators (seeds that
 // replay, faults between steps, coverage that is counted) and from Spin
 // (Holzmann, The Model Checker SPIN, 1997: hashed states, fused local steps).
+// What the explorer leaves out, and why its reductions may, is said at
+// [ExploreOptions] and at its unexported settle and local.
 //
 // A simulation shows the presence of mistakes, not their absence, and its world
 // is sequentially consistent: what a weakly ordered machine adds is for the

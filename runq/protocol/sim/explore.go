@@ -40,8 +40,10 @@ type ExploreOptions struct {
 	Workers int
 	Prepare func(*protocol.Node)
 
-	// Fields counts how many values each part of the states takes.
+	// fields counts how many values each part of the states takes.
 	fields bool
+	// hasty reduces too much, as a control: what is published is answered at once.
+	hasty bool
 	// end is called with each state in which nothing can happen any more.
 	end func(*state)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreplica/coreplica/internal/testkit"
 	"github.com/coreplica/coreplica/runq/protocol"
@@ -27,15 +28,27 @@ func TestInvariantsHold(t *testing.T) {
 	}
 	coverage, steps := Coverage{}, 0
 	for seed := range uint64(seeds) {
-		result, err := Run(Options{Seed: seed, Faults: AllFaults})
-		if err != nil {
-			shrunk, small := Shrink(Options{Seed: seed, Faults: AllFaults})
-			t.Fatalf("%v\nshrunk to faults %v, steps %d: %v\nreplay with: coreplica runq sim --seed %d --seeds 1 --faults %v --steps %d",
-				err, shrunk.Faults, shrunk.Steps, small, seed, shrunk.Faults, shrunk.Steps)
-		}
-		coverage.Add(result.Coverage)
-		steps += result.Steps
+		steps += sweep(t, seed, coverage)
 	}
+	covered(t, coverage, seeds, steps)
+}
+
+// sweep runs a seed, adds what it covered, and returns its steps.
+func sweep(t *testing.T, seed uint64, coverage Coverage) int {
+	t.Helper()
+	result, err := Run(Options{Seed: seed, Faults: AllFaults})
+	if err != nil {
+		shrunk, small := Shrink(Options{Seed: seed, Faults: AllFaults})
+		t.Fatalf("%v\nshrunk to faults %v, steps %d: %v\nreplay with: coreplica runq sim --seed %d --seeds 1 --faults %v --steps %d",
+			err, shrunk.Faults, shrunk.Steps, small, seed, shrunk.Faults, shrunk.Steps)
+	}
+	coverage.Add(result.Coverage)
+	return result.Steps
+}
+
+// covered prints what happened, and fails where something happened too seldom.
+func covered(t *testing.T, coverage Coverage, seeds uint64, steps int) {
+	t.Helper()
 	t.Logf("%d seeds, %d steps", seeds, steps)
 	for _, group := range slices.Sorted(maps.Keys(coverage)) {
 		t.Logf("%s: %v", group, coverage[group])
@@ -45,17 +58,39 @@ func TestInvariantsHold(t *testing.T) {
 	}
 }
 
-// A hundred million steps.
-func TestInvariantsHoldTrial(t *testing.T) {
-	testkit.Need(t, testkit.Trial)
-	steps := 0
-	for seed := uint64(1_000_000); steps < 100_000_000; seed++ {
-		result, err := Run(Options{Seed: seed, Faults: AllFaults})
+// What did not happen is missed, so that a fault which does nothing any more
+// does not go unnoticed (correction 16).
+func TestCoverageMissesWhatDidNotHappen(t *testing.T) {
+	coverage := Coverage{}
+	for seed := range uint64(100) {
+		result, err := Run(Options{Seed: seed, Faults: AllFaults &^ (Crash | Rot)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		steps += result.Steps
+		coverage.Add(result.Coverage)
 	}
+	missing := strings.Join(coverage.Missing(1), "\n")
+	for _, want := range []string{"fault crash: 0", "fault rot: 0", "fault publish to a lost copy: 0"} {
+		if !strings.Contains(missing, want) {
+			t.Errorf("without crashes and rot, %q is not missed:\n%s", want, missing)
+		}
+	}
+	if strings.Contains(missing, "record ENQ") {
+		t.Errorf("what happened is missed:\n%s", missing)
+	}
+}
+
+// A hundred million steps, from other seeds than the test's.
+func TestInvariantsHoldTrial(t *testing.T) {
+	testkit.Need(t, testkit.Trial)
+	const first, want = 1_000_000, 100_000_000
+	coverage, steps, seed := Coverage{}, 0, uint64(first)
+	start := time.Now()
+	for ; steps < want; seed++ {
+		steps += sweep(t, seed, coverage)
+	}
+	t.Logf("seeds %d to %d, %v", first, seed-1, time.Since(start).Round(time.Second))
+	covered(t, coverage, seed-first, steps)
 }
 
 // A task that arrives elsewhere while its old log is copied is counted where it

@@ -17,7 +17,7 @@ func (x *explorer) successors(s *state) []*state {
 		c.path = &trail{name, s.path}
 		do(c)
 		if !x.opts.Full {
-			c.settle(x.opts.Failures)
+			c.settle(&x.opts)
 		}
 		next = append(next, c)
 	}
@@ -57,11 +57,11 @@ func (x *explorer) successors(s *state) []*state {
 // all that other cores can do before its own core's next action, and no check
 // tells the two orders apart. A crash or death of its own core makes no
 // difference either: what the core knew is gone then, and so are its regions.
-func (s *state) settle(failures int) {
+func (s *state) settle(opts *ExploreOptions) {
 	for again := true; again; {
 		again = false
 		for _, p := range s.w.procs {
-			for p != nil && !p.dead && s.local(p, failures) {
+			for p != nil && !p.dead && s.local(p, opts) {
 				s.advance(p)
 				again = true
 			}
@@ -85,18 +85,20 @@ func (s *state) settle(failures int) {
 //   - It seals or reads a region whose writer has exited, or reads one that is
 //     sealed and not behind: that changes no more, but by the loss of its host's
 //     memory, which is as above.
-func (s *state) local(p *process, failures int) bool {
+func (s *state) local(p *process, opts *ExploreOptions) bool {
 	if p.pc >= len(p.program) {
 		return p.abort != nil || p.next != nil || len(p.inbox) > 0 && p.inbox[0].Kind != protocol.EventTick
 	}
 	e := &p.program[p.pc]
 	r := s.w.regions[e.Region]
-	calm := e.Region.Host == p.core || s.failures >= failures
+	calm := e.Region.Host == p.core || s.failures >= opts.Failures
 	unserved := s.w.arbiter(e.Log).ActiveEpoch != e.Region.Epoch
 	switch e.Kind {
 	case protocol.EffectHeartbeat, protocol.EffectForget, protocol.EffectResetAffinity, protocol.EffectReport, protocol.EffectReject,
 		protocol.EffectSend, protocol.EffectUnkillable:
 		return true
+	case protocol.EffectAnswer:
+		return opts.hasty
 	case protocol.EffectStoreCells, protocol.EffectStoreSlots:
 		return unserved || !s.behind(e.Region)
 	case protocol.EffectPublish:

@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/shm"
+	"github.com/coreplica/coreplica/runq/protocol"
+)
+
+// NewProtocol returns the state machine and the memory without the product around
+// them: one goroutine submits, claims and ends, a batch at a time. It is the
+// counterpart of the uncontended channel.
+func NewProtocol(k int) Contender {
+	return Contender{Name: Protocol, Mode: "cycle", K: k, Workers: 1, New: func() (Instance, error) {
+		c, err := newCycle(k)
+		if err != nil {
+			return Instance{}, err
+		}
+		return Instance{Run: c.run}, nil
+	}}
+}
+
+// cycle is a few nodes on memory of this process, of which the first works.
+type cycle struct {
+	nodes     []*protocol.Node
+	executors []*shm.Executor
+	programs  [2][]protocol.Effect
+	flip      int
+	now       clock.Instant
+	events    []protocol.Event
+	begun     []protocol.Event // The ends of the attempts that began.
+	accepted  int
+	done      int
+	payload   []byte
+	control   protocol.Control
+	memory    *shm.Memory
+}
+
+// outside takes what a program wants of the world.
+type outside struct{ c *cycle }
+
+// Do implements [shm.Outside].
+func (o outside) Do(e *protocol.Effect) {
+	switch {
+	case e.Kind == protocol.EffectBegin:
+		o.c.begun = append(o.c.begun, protocol.Event{Kind: protocol.EventFinished, Log: e.Log, ID: e.ID, Attempt: e.Attempt, Token: e.Token})
+	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeAccepted:
+		o.c.accepted++
+	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeDone:
+		o.c.done++
+	}
+}
+
+func newCycle(k int) (*cycle, error) {
+	cfg := protocol.Config{
+		Geometry: protocol.Geometry{Cores: k, Slots: 1 << 12, Cells: 1 << 12}, Run: 1, K: k,
+		Lease: clock.Lease{Length: 365 * 24 * time.Hour, Epsilon: time.Second}, Retry: time.Hour, KillDeadline: time.Hour,
+	}
+	memory, err := shm.NewHeap(cfg.Geometry)
+	if err != nil {
+		return nil, err
+	}
+	c := &cycle{memory: memory, payload: make([]byte, PayloadBytes), now: 1}
+	for core := range k {
+		node, err := protocol.NewNode(cfg, protocol.Core(core))
+		if err != nil {
+			return nil, err
+		}
+		c.nodes = append(c.nodes, node)
+		c.executors = append(c.executors, shm.NewExecutor(memory, node, outside{c}))
+		c.step(core, protocol.Event{Kind: protocol.EventStart})
+	}
+	for range 4 {
+		for core := range k {
+			c.now++
+			memory.ReadControl(&c.control)
+			c.step(core, protocol.Event{Kind: protocol.EventTick, Control: &c.control})
+		}
+	}
+	if w := memory.Arbiter(0); w.Phase != protocol.Active || w.InSync(k).Len() != k {
+		return nil, fmt.Errorf("the log has not all copies: %v", w)
+	}
+	return c, nil
+}
+
+// step feeds events to a node and performs all that follows.
+func (c *cycle) step(core int, evs ...protocol.Event) {
+	for {
+		for i := range evs {
+			evs[i].Now = c.now
+		}
+		c.flip ^= 1
+		program := c.programs[c.flip][:0]
+		if len(evs) == 1 {
+			program = c.nodes[core].Step(&evs[0], program)
+		} else {
+			program = c.nodes[core].StepAll(evs, program)
+		}
+		c.programs[c.flip] = program
+		var next protocol.Event
+		if !c.executors[core].Perform(program, &next) {
+			return
+		}
+		evs = append(c.events[:0], next)
+	}
+}
+
+var errStuck = errors.New("the protocol did not take a batch through")
+
+func (c *cycle) run(n int) error {
+	for ; n > 0; n -= Batch {
+		c.now += clock.Instant(time.Microsecond)
+		c.accepted, c.done = 0, 0
+		events := c.events[:0]
+		for range Batch {
+			events = append(events, protocol.Event{Kind: protocol.EventSubmit,
+				Task: protocol.Record{ID: c.nodes[0].Allocate(), Flags: protocol.Detached}, Payload: c.payload})
+		}
+		c.step(0, events...)
+		c.begun = c.begun[:0]
+		c.step(0, append(events[:0], protocol.Event{Kind: protocol.EventIdle, Count: Batch})...)
+		c.step(0, c.begun...)
+		c.events = events
+		if c.accepted != Batch || c.done != Batch {
+			return fmt.Errorf("%w: %d accepted, %d done of %d", errStuck, c.accepted, c.done, Batch)
+		}
+	}
+	return nil
+}
