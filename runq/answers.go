@@ -16,6 +16,7 @@ func (t *table) answer(n *notice) {
 	if n.code != protocol.CodeDone {
 		e.asked = max(e.asked-1, 0)
 	}
+	e.full = n.code == protocol.CodeFull
 	switch n.code {
 	case protocol.CodeBusy, protocol.CodeNotOwner, protocol.CodeUnknown, protocol.CodeFull:
 		t.askLater(e)
@@ -93,7 +94,8 @@ func (t *table) answerAsk(e *entry, n *notice) {
 		e.cancelAsked = true
 		t.reply(e, Running)
 	case protocol.CodeAbsent:
-		t.end(e, Result{Err: &LostError{e.id, LostLog}}, n.log)
+		// It was there when it was accepted.
+		t.end(e, Result{Err: &LostError{e.id, LostRecord}, Worker: int(n.log)}, n.log)
 	case protocol.CodeKnown:
 		t.known(e, n)
 	case protocol.CodeOtherRun, protocol.CodeInvalid:

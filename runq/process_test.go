@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coreplica/coreplica/runq"
+	"github.com/coreplica/coreplica/runq/internal/trial"
 )
 
 func init() {
@@ -97,7 +98,7 @@ func killOne(t *testing.T, q *runq.Queue, worker int) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.LoseMemory(worker); err != nil {
+	if err := trial.Punch(q, worker); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

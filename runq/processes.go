@@ -57,9 +57,7 @@ type processes struct {
 	mu    sync.Mutex
 	live  []*process
 	lives []uint64
-	// spared are lives that a kill does not reach, for a test of what follows.
-	spared atomic.Bool
-	ended  sync.WaitGroup
+	ended sync.WaitGroup
 }
 
 // process is one life of a worker.
@@ -259,7 +257,7 @@ func (f *processes) process(core protocol.Core, incarnation uint32) *process {
 }
 
 func (f *processes) kill(core protocol.Core, incarnation uint32) {
-	if p := f.process(core, incarnation); p != nil && !f.spared.Load() {
+	if p := f.process(core, incarnation); p != nil {
 		if err := p.w.Kill(); err != nil {
 			f.q.opts.Logger.Error("kill worker", "worker", core, "error", err)
 		}

@@ -274,18 +274,3 @@ func (q *Queue) Close(ctx context.Context) error {
 	}
 	return q.closeErr
 }
-
-// LoseMemory loses what the memory of a worker's core holds, as the failure of
-// that core would. It is for trials: together with SIGKILL it is a core failure,
-// and without it the memory of a process outlives the process.
-func (q *Queue) LoseMemory(worker int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.state == closing {
-		return fmt.Errorf("lose memory of worker %d: %w", worker, ErrClosed)
-	}
-	if worker < 0 || worker >= len(q.slots) {
-		return fmt.Errorf("lose memory: there is no worker %d: %w", worker, ErrInvalid)
-	}
-	return q.mem.Punch(protocol.Core(worker))
-}

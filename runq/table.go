@@ -39,7 +39,7 @@ type entry struct {
 	askers                []*asker
 	result                Result
 	endedAt               clock.Instant
-	due                   bool // It is among those to ask again.
+	due, full             bool // It is among those to ask again; the last answer was "full".
 	// asked counts questions that were not answered yet. Only the last answer
 	// may ask again, or each question would go on for ever beside the others.
 	asked int
