@@ -13,9 +13,17 @@ func (t *table) answer(n *notice) {
 		t.stray(e, n)
 		return
 	}
+	if n.code != protocol.CodeDone {
+		e.asked = max(e.asked-1, 0)
+	}
+	e.full = n.code == protocol.CodeFull
 	switch n.code {
 	case protocol.CodeBusy, protocol.CodeNotOwner, protocol.CodeUnknown, protocol.CodeFull:
 		t.askLater(e)
+		return
+	}
+	t.pause = askAgain
+	switch n.code {
 	case protocol.CodeDone, protocol.CodeResult:
 		payload, err := openResult(e.id, append([]byte(nil), n.payload...))
 		t.end(e, Result{payload, err, int(n.attempt), int(n.core)}, n.log)
@@ -42,7 +50,7 @@ func (t *table) answer(n *notice) {
 // dropped there.
 func (t *table) stray(e *entry, n *notice) {
 	if n.code == protocol.CodeResult && (e == nil || !e.detached) {
-		t.emit(protocol.Event{Kind: protocol.EventCollect, ID: n.id, Log: n.log})
+		t.collect(n.id, n.log)
 	}
 }
 
@@ -69,7 +77,7 @@ func (t *table) renumber(old *entry) {
 	e := t.allocate()
 	id := e.id
 	*e = moved
-	e.id, e.where, e.due = id, t.log, 0
+	e.id, e.where, e.due = id, t.log, false
 	e.batch.evs[e.at].Task.ID, e.batch.evs[e.at].ID = id, id
 	t.ask(e)
 }
@@ -86,7 +94,8 @@ func (t *table) answerAsk(e *entry, n *notice) {
 		e.cancelAsked = true
 		t.reply(e, Running)
 	case protocol.CodeAbsent:
-		t.end(e, Result{Err: &LostError{e.id, LostLog}}, n.log)
+		// It was there when it was accepted.
+		t.end(e, Result{Err: &LostError{e.id, LostRecord}, Worker: int(n.log)}, n.log)
 	case protocol.CodeKnown:
 		t.known(e, n)
 	case protocol.CodeOtherRun, protocol.CodeInvalid:

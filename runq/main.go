@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ func Main() {
 	os.Exit(code)
 }
 
+// loopNice puts a loop before what competes for its CPU.
+const loopNice = -10
+
 // flushPatience bounds the wait for last words to leave.
 const flushPatience = 100 * time.Millisecond
 
@@ -58,7 +62,11 @@ func work(started *proc.Started) (code int, err error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	c := &child{link: proc.NewLink(m.Files[0]), run: s.Config.Run, in: newInbox()}
+	alarm, err := newThreadAlarm()
+	if err != nil {
+		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
+	}
+	c := &child{link: proc.NewLink(m.Files[0]), run: s.Config.Run, in: newInbox(alarm)}
 	w, err := newWorker(workerConfig{
 		cfg: s.Config, core: s.Core, mem: mem, in: c.in, now: now, began: s.Began, post: c.post,
 		maxPayload: s.MaxPayload, handlers: s.Handlers, taskLease: s.TaskLease,
@@ -66,6 +74,9 @@ func work(started *proc.Started) (code int, err error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
 	}
+	// The loop must never wait for a handler's turn to end: there is a turn for
+	// each handler, the loop, both ends of the link and the collector.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.Handlers+4))
 	died, _, err := proc.Watch(started.Opener)
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: watch the opener: %w", started.Index, err)
@@ -118,7 +129,13 @@ type child struct {
 // bound runs the loop on a thread that is bound to its CPU, or on any thread where
 // that CPU has left.
 func (c *child) bound(w *worker, s setup) {
-	loop := func() { w.run(s.Crashed) }
+	loop := func() {
+		// Handlers may take the CPU for long, and the loop, which needs little
+		// of it, loses its lease if it comes late. Without the right to this
+		// it is as others are.
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), loopNice)
+		w.run(s.Crashed)
+	}
 	b, err := numa.StartWorker(numa.Binding{Index: int(s.Core), Node: s.Node, CPUs: numa.ListOf(s.CPU)}, func(numa.Binding, []struct{}) {}, numa.WorkerOptions{Ring: 2, Batch: 1})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runq: the loop is not bound:", err)

@@ -1,6 +1,7 @@
 package runq_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/coreplica/coreplica/internal/testkit"
@@ -9,5 +10,8 @@ import (
 
 func TestMain(m *testing.M) {
 	runq.Main()
+	if name := os.Getenv(openerEnv); name != "" {
+		opener(name)
+	}
 	testkit.Main(m)
 }

@@ -75,9 +75,9 @@ type Options struct {
 // Bounds of a default shape: what all regions take, and one log.
 const (
 	defaultBytes = 128 << 20
-	mostSlots    = 8192
+	mostSlots    = 4096
 	leastSlots   = 1024
-	mostArena    = 2 << 20
+	mostArena    = 1 << 20
 	leastArena   = 64 << 10
 )
 

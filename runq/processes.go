@@ -57,9 +57,7 @@ type processes struct {
 	mu    sync.Mutex
 	live  []*process
 	lives []uint64
-	// spared are lives that a kill does not reach, for a test of what follows.
-	spared atomic.Bool
-	ended  sync.WaitGroup
+	ended sync.WaitGroup
 }
 
 // process is one life of a worker.
@@ -164,6 +162,8 @@ func (f *processes) attend(p *process) {
 			_ = p.w.Kill() // It never came up. If it cannot be killed, nothing helps.
 		}
 	})
+	dead := make(chan bool, 1)
+	go func() { dead <- f.bury(p) }()
 	var notes []notice
 	err := p.link.Receive(func(frame proc.Frame) error {
 		notes = notes[:0]
@@ -181,9 +181,18 @@ func (f *processes) attend(p *process) {
 		q.opts.Logger.Error("worker sends what makes no sense", "worker", p.core, "error", err)
 		_ = p.w.Kill()
 	}
-	exit := p.w.Exit()
+	crashed := <-dead
 	late.Stop()
-	closed := errors.Join(p.link.Close(), p.w.Close())
+	if err := errors.Join(p.link.Close(), p.w.Close()); err != nil {
+		q.opts.Logger.Error("close what belonged to a worker", "worker", p.core, "error", err)
+	}
+	q.restart(p.core, crashed)
+}
+
+// bury tells of a death when it is seen.
+func (f *processes) bury(p *process) (crashed bool) {
+	q := f.q
+	exit := p.w.Exit()
 	f.mu.Lock()
 	if f.live[p.core] == p {
 		f.live[p.core] = nil
@@ -196,7 +205,7 @@ func (f *processes) attend(p *process) {
 	if exit.Code == exitFenced {
 		q.fencedOff(p.core, life)
 	}
-	q.died(p.core, life, errors.Join(exitError(exit), closed))
+	return q.died(p.core, life, exitError(exit))
 }
 
 // exitError describes an end that was not asked for.
@@ -248,7 +257,7 @@ func (f *processes) process(core protocol.Core, incarnation uint32) *process {
 }
 
 func (f *processes) kill(core protocol.Core, incarnation uint32) {
-	if p := f.process(core, incarnation); p != nil && !f.spared.Load() {
+	if p := f.process(core, incarnation); p != nil {
 		if err := p.w.Kill(); err != nil {
 			f.q.opts.Logger.Error("kill worker", "worker", core, "error", err)
 		}

@@ -42,6 +42,13 @@ type Queue struct {
 	ended    sync.WaitGroup
 }
 
+// Results are kept for as many tasks as may be submitted at once many times over,
+// so that age is what ends them and number is what bounds memory.
+const (
+	keepFactor = 16
+	leastKept  = 1 << 16
+)
+
 type queueState uint8
 
 const (
@@ -57,7 +64,7 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
-	q := &Queue{opts: opts, closing: make(chan struct{}), closed: make(chan struct{}), keep: max(opts.MaxPending/opts.Workers, 1)}
+	q := &Queue{opts: opts, closing: make(chan struct{}), closed: make(chan struct{}), keep: max(keepFactor*opts.MaxPending, leastKept) / opts.Workers}
 	var run [8]byte
 	if _, err := rand.Read(run[:]); err != nil {
 		return nil, fmt.Errorf("open queue: draw a run: %w", err)
@@ -266,19 +273,4 @@ func (q *Queue) Close(ctx context.Context) error {
 		q.closeErr = fmt.Errorf("close queue: %w", err)
 	}
 	return q.closeErr
-}
-
-// LoseMemory loses what the memory of a worker's core holds, as the failure of
-// that core would. It is for trials: together with SIGKILL it is a core failure,
-// and without it the memory of a process outlives the process.
-func (q *Queue) LoseMemory(worker int) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.state == closing {
-		return fmt.Errorf("lose memory of worker %d: %w", worker, ErrClosed)
-	}
-	if worker < 0 || worker >= len(q.slots) {
-		return fmt.Errorf("lose memory: there is no worker %d: %w", worker, ErrInvalid)
-	}
-	return q.mem.Punch(protocol.Core(worker))
 }

@@ -72,20 +72,24 @@ func (q *Queue) abandoned(b *batch, ids []ID, cause error) error {
 		t.mu.Lock()
 		id, code := b.evs[i].Task.ID, b.codes[i]
 		e := t.find(id)
-		stillFull := e != nil && e.batch == b && e.due > 0
+		full := e != nil && e.batch == b && e.full && e.due
+		if full {
+			// It stands in no queue, and it is not sent again.
+			t.release(e)
+			e.state, e.batch = burying, nil
+		}
 		t.mu.Unlock()
 		switch {
 		case code == protocol.CodeAccepted:
 			ids[i] = id
 		case code != 0 && err == nil:
 			err = q.refusal(&b.evs[i], code)
-		case code == 0:
+		case full && err == nil:
+			err = fmt.Errorf("submit to queue %d: %w: %w", id.Core, ErrFull, cause)
+		case code == 0 && !full:
 			ids[i] = id
 			if err == nil {
 				err = &UnknownError{id, cause}
-				if stillFull {
-					err = &UnknownError{id, errors.Join(ErrFull, cause)}
-				}
 			}
 		}
 	}
@@ -197,7 +201,7 @@ func (q *Queue) sendSome(b *batch, jobs []Job, from int) (n int, err error) {
 			break
 		}
 		e := t.allocate()
-		e.batch, e.at, e.detached, e.cells = b, from+n, j.Detached, uint32(need)
+		e.batch, e.at, e.detached, e.cells, e.asked = b, from+n, j.Detached, uint32(need), 1
 		t.pending++
 		t.cells += need
 		b.evs = append(b.evs, q.event(b, j, e.id, now, t.log))
@@ -205,7 +209,9 @@ func (q *Queue) sendSome(b *batch, jobs []Job, from int) (n int, err error) {
 	}
 	if n > 0 {
 		q.stats.submitted.Add(uint64(n))
-		q.route(t.log, b.evs[from:from+n])
+		if !q.route(t.log, b.evs[from:from+n]) {
+			t.postpone(b.evs[from : from+n])
+		}
 	}
 	return n, nil
 }

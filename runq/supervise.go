@@ -16,8 +16,8 @@ import (
 // fleet is how workers live: as goroutines, or as processes.
 type fleet interface {
 	// boot starts a life of a worker. Crashed says how the one before ended.
-	// The link is there when boot returns; died is called when the life is
-	// over and all that it said was heard.
+	// The link is there when boot returns. When the life is over the fleet
+	// calls died, and restart when all that it said was heard.
 	boot(core protocol.Core, crashed bool) (link, error)
 	// kill ends a life, and resetAffinity lets it run anywhere to die.
 	kill(core protocol.Core, incarnation uint32)
@@ -86,6 +86,9 @@ func (q *Queue) boot(core protocol.Core, crashed bool) {
 
 // restart starts another life after a while, unless the queue is closing.
 func (q *Queue) restart(core protocol.Core, crashed bool) {
+	if q.isClosing() {
+		return
+	}
 	s := q.slots[core]
 	s.mu.Lock()
 	wait := min(firstRestart<<min(max(s.deaths-1, 0), 20), lastRestart)
@@ -103,13 +106,14 @@ func (q *Queue) restart(core protocol.Core, crashed bool) {
 	})
 }
 
-// died is called by the fleet when a life is over. Incarnation 0 is one that was
-// never born.
-func (q *Queue) died(core protocol.Core, incarnation uint32, cause error) {
+// died is called by the fleet as soon as a life is over, so that its neighbours
+// need not wait for what it said before. Incarnation 0 is one that was never
+// born. It returns whether the life ended by itself.
+func (q *Queue) died(core protocol.Core, incarnation uint32, cause error) (crashed bool) {
 	s := q.slots[core]
 	s.mu.Lock()
 	s.up, s.link = false, nil
-	crashed := s.crashed
+	crashed = s.crashed
 	if incarnation > s.dead {
 		crashed = s.doomed < incarnation && s.fenced < incarnation
 		s.dead, s.crashed = incarnation, crashed
@@ -127,12 +131,8 @@ func (q *Queue) died(core protocol.Core, incarnation uint32, cause error) {
 	}
 	s.mu.Unlock()
 	if q.isClosing() {
-		return
+		return crashed
 	}
-	if kind == WorkerDied {
-		q.stats.crashes.Add(1)
-	}
-	q.happen(Happening{Kind: kind, Worker: int(core), Incarnation: incarnation, Err: cause})
 	if incarnation > 0 {
 		for _, other := range q.slots {
 			if other.core != core {
@@ -140,7 +140,11 @@ func (q *Queue) died(core protocol.Core, incarnation uint32, cause error) {
 			}
 		}
 	}
-	q.restart(core, crashed)
+	if kind == WorkerDied {
+		q.stats.crashes.Add(1)
+	}
+	q.happen(Happening{Kind: kind, Worker: int(core), Incarnation: incarnation, Err: cause})
+	return crashed
 }
 
 func (q *Queue) isClosing() bool {
@@ -152,9 +156,8 @@ func (q *Queue) isClosing() bool {
 	}
 }
 
-// post hands events to a worker, or drops them: what was dropped is asked again
-// when its queue is served by somebody.
-func (q *Queue) post(core protocol.Core, evs []protocol.Event) {
+// post hands events to a worker, or reports that it is not there.
+func (q *Queue) post(core protocol.Core, evs []protocol.Event) bool {
 	s := q.slots[core]
 	s.mu.Lock()
 	l := s.link
@@ -162,14 +165,13 @@ func (q *Queue) post(core protocol.Core, evs []protocol.Event) {
 	if l != nil {
 		l.post(evs)
 	}
+	return l != nil
 }
 
-// route hands events to whoever owns a log.
-func (q *Queue) route(log protocol.Core, evs []protocol.Event) {
+// route hands events to whoever serves a log, or reports that nobody does.
+func (q *Queue) route(log protocol.Core, evs []protocol.Event) bool {
 	w := q.mem.Arbiter(log)
-	if w.Phase != protocol.Vacant && int(w.Owner) < len(q.slots) {
-		q.post(w.Owner, evs)
-	}
+	return w.Phase == protocol.Active && int(w.Owner) < len(q.slots) && q.post(w.Owner, evs)
 }
 
 // take hears what a worker tells.
@@ -361,7 +363,7 @@ func (q *Queue) follow(t *table, w protocol.ArbiterWord) {
 	s.mu.Lock()
 	life, up := s.life, s.up
 	s.mu.Unlock()
-	if !up || life == 0 {
+	if !up || life == 0 || t.owner == w.Owner && t.ownerLife == life {
 		return
 	}
 	first := t.ownerLife == 0

@@ -2,6 +2,7 @@ package runq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -38,7 +39,10 @@ type entry struct {
 	askers                []*asker
 	result                Result
 	endedAt               clock.Instant
-	due                   clock.Instant // When to ask again, if it is in that list.
+	due, full             bool // It is among those to ask again; the last answer was "full".
+	// asked counts questions that were not answered yet. Only the last answer
+	// may ask again, or each question would go on for ever beside the others.
+	asked int
 }
 
 // waiter is what those who wait for one task share.
@@ -87,7 +91,14 @@ type table struct {
 	retained []uint64
 	kept     int
 	again    []uint64
-	// served is who served the log when it was asked last.
+	// pause is how long to wait before those in again are asked, from then on.
+	pause time.Duration
+	from  clock.Instant
+	// collects are the results that were handed over last: whoever serves the
+	// log next may not have heard of it.
+	collects  []protocol.Event
+	collected int
+	// owner is who served the log when all of it was asked about last.
 	owner     protocol.Core
 	ownerLife uint32
 	out       []protocol.Event
@@ -99,7 +110,7 @@ const maxNumber = 1<<40 - 1
 func keyOf(id ID) uint64 { return uint64(id.Incarnation)<<40 | id.N }
 
 func newTable(q *Queue, log protocol.Core) *table {
-	return &table{q: q, log: log, stream: q.mem.Draw(log), tasks: map[uint64]int32{}, owner: log}
+	return &table{q: q, log: log, stream: q.mem.Draw(log), tasks: map[uint64]int32{}, owner: log, pause: askAgain}
 }
 
 // allocate returns a new entry with an ID of its own.
@@ -152,15 +163,44 @@ func (t *table) unlock() {
 		for to < len(t.out) && t.out[to].Log == log {
 			to++
 		}
-		t.q.route(log, t.out[from:to])
+		if !t.q.route(log, t.out[from:to]) {
+			t.postpone(t.out[from:to])
+		}
 		from = to
 	}
 	t.out = t.out[:0]
 	t.mu.Unlock()
 }
 
+// postpone asks later what nobody is there to hear.
+func (t *table) postpone(evs []protocol.Event) {
+	for i := range evs {
+		if e := t.find(evs[i].ID); e != nil && e.state != ended {
+			e.asked = 0
+			t.askLater(e)
+		}
+	}
+}
+
+// collect lets the log drop a result.
+func (t *table) collect(id ID, log protocol.Core) {
+	ev := protocol.Event{Kind: protocol.EventCollect, ID: id, Log: log}
+	t.emit(ev)
+	if len(t.collects) < max(t.q.opts.MaxPending, leastCollects) {
+		t.collects = append(t.collects, ev)
+		return
+	}
+	t.collects[t.collected%len(t.collects)] = ev
+	t.collected++
+}
+
+// leastCollects is how many of them are remembered at least: more than are ever
+// under way.
+const leastCollects = 1024
+
 // ask asks what there is to ask about a task.
 func (t *table) ask(e *entry) {
+	e.asked++
 	switch e.state {
 	case submitting:
 		t.emit(e.batch.evs[e.at])
@@ -178,36 +218,44 @@ func (t *table) ask(e *entry) {
 // askLater asks again in a while.
 func (t *table) askLater(e *entry) {
 	t.q.stats.retried.Add(1)
-	if e.due == 0 {
-		e.due = t.q.now().Add(askAgain)
-		t.again = append(t.again, keyOf(e.id))
+	if e.due || e.asked > 0 {
+		return
 	}
+	e.due = true
+	if len(t.again) == 0 {
+		t.from = t.q.now().Add(t.pause)
+	}
+	t.again = append(t.again, keyOf(e.id))
 }
 
-// askAgain is how long a busy, full or absent owner is left alone.
-const askAgain = time.Millisecond
+// A busy, full or absent owner is left alone for a while, longer each time, and
+// then asked some of what there is to ask: whoever takes a queue over has enough
+// to do.
+const (
+	askAgain     = time.Millisecond
+	askAgainMost = 32 * time.Millisecond
+	askAtOnce    = 256
+)
 
 // tick asks again what is due and forgets results that nobody wants.
 func (t *table) tick(now clock.Instant) {
 	t.mu.Lock()
 	defer t.unlock()
-	slices.Sort(t.again) // In the order of their numbers: gaps are what a log has little room for.
-	later := t.again[:0]
-	for _, key := range t.again {
-		i, ok := t.tasks[key]
-		if !ok {
-			continue
-		}
-		e := &t.slab[i]
-		if e.due > now {
-			later = append(later, key)
-			continue
-		}
-		e.due = 0
-		t.ask(e)
-	}
-	t.again = later
 	t.expire(now)
+	if len(t.again) == 0 || now < t.from {
+		return
+	}
+	t.pause = min(2*t.pause, askAgainMost)
+	t.from = now.Add(t.pause)
+	slices.Sort(t.again) // In the order of their numbers: gaps are what a log has little room for.
+	n := min(len(t.again), askAtOnce)
+	for _, key := range t.again[:n] {
+		if i, ok := t.tasks[key]; ok {
+			t.slab[i].due = false
+			t.ask(&t.slab[i])
+		}
+	}
+	t.again = slices.Delete(t.again, 0, n)
 }
 
 // expire forgets the oldest results, by age and by number.
@@ -244,7 +292,14 @@ func (t *table) reask(log protocol.Core) {
 	}
 	slices.Sort(keys)
 	for _, key := range keys {
-		t.ask(&t.slab[t.tasks[key]])
+		e := &t.slab[t.tasks[key]]
+		e.asked = 0
+		t.ask(e)
+	}
+	for _, ev := range t.collects {
+		if ev.Log == log {
+			t.emit(ev)
+		}
 	}
 }
 
@@ -264,7 +319,7 @@ func (t *table) end(e *entry, result Result, log protocol.Core) {
 	}
 	e.askers = nil
 	if !e.detached {
-		t.emit(protocol.Event{Kind: protocol.EventCollect, ID: e.id, Log: log})
+		t.collect(e.id, log)
 	}
 	switch {
 	case e.wait != nil:
@@ -381,14 +436,11 @@ func (t *table) question(id ID, cancel bool) (State, *asker) {
 }
 
 func stateOf(err error) State {
-	switch err := err.(type) {
-	case nil:
-		return Done
-	case *LostError:
-		_ = err
+	var lost *LostError
+	switch {
+	case errors.As(err, &lost):
 		return Lost
-	}
-	if err == ErrCancelled {
+	case errors.Is(err, ErrCancelled):
 		return Cancelled
 	}
 	return Done

@@ -31,7 +31,7 @@ func newThreads(q *Queue) (fleet, error) {
 
 func (f *threads) boot(core protocol.Core, crashed bool) (link, error) {
 	q := f.q
-	in := newInbox()
+	in := newInbox(newChannelAlarm())
 	w, err := newWorker(workerConfig{
 		cfg: q.cfg, core: core, mem: q.mem, in: in, now: q.now, began: q.began, post: func(notes []notice) { q.take(core, notes) },
 		maxPayload: q.opts.MaxPayload, handlers: q.opts.Handlers, taskLease: q.opts.TaskLease,
@@ -49,7 +49,7 @@ func (f *threads) boot(core protocol.Core, crashed bool) (link, error) {
 	go func() {
 		defer f.ended.Done()
 		w.run(crashed)
-		q.died(core, w.node.Incarnation(), nil)
+		q.restart(core, q.died(core, w.node.Incarnation(), nil))
 	}()
 	return threadLink{in}, nil
 }

@@ -119,8 +119,6 @@ func (w *worker) run(crashed bool) {
 	if crashed {
 		w.crashed = w.now()
 	}
-	timer := time.NewTimer(w.tickEvery)
-	defer timer.Stop()
 	for !w.node.Exited() && !w.doomed.Load() {
 		if w.turn() {
 			continue
@@ -131,11 +129,7 @@ func (w *worker) run(crashed bool) {
 		if w.pool.waiting() {
 			w.in.nudge() // A handler came to an end between our look and our nap.
 		}
-		timer.Reset(w.ticked.Add(w.tickEvery).Sub(w.now()))
-		select {
-		case <-w.in.wake:
-		case <-timer.C:
-		}
+		w.in.alarm.sleep(w.ticked.Add(w.tickEvery).Sub(w.now()))
 	}
 	if w.node.Exited() {
 		w.note(notice{kind: noteExit, core: w.core, incarnation: w.node.Incarnation()})
