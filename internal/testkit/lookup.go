@@ -52,6 +52,7 @@ var lookups = map[Feature]func() string{
 	},
 	ShellLint: func() string { return command("shellcheck") },
 	Spin:      func() string { return first(command("spin"), command("gcc")) },
+	SchedFIFO: schedFIFO,
 	Trial: func() string {
 		if os.Getenv(TrialEnv) == "" {
 			return TrialEnv + " is not set: `make trial` runs the long trials"
@@ -220,4 +221,18 @@ func ioUring() string {
 		return "io_uring_setup: " + errno.Error()
 	}
 	return text(unix.Close(int(fd)))
+}
+
+// schedFIFO asks for the policy and gives it back.
+func schedFIFO() string {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := unix.SchedGetAttr(0, 0)
+	if err == nil {
+		err = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	}
+	if err == nil {
+		err = unix.SchedSetAttr(0, before, 0)
+	}
+	return text(err)
 }

@@ -50,6 +50,7 @@ const (
 	Vagrant   Feature = "vagrant"   // vagrant with its plugin for libvirt
 	ShellLint Feature = "shelllint" // the shellcheck command
 	Spin      Feature = "spin"      // the model checker, and gcc for its verifier
+	SchedFIFO Feature = "schedfifo" // a thread may ask for the policy SCHED_FIFO
 	Trial     Feature = "trial"     // the long statistical trials: make trial
 )
 

@@ -54,6 +54,9 @@ func (b *Boot) Send(m Message) error {
 	if err == nil && (len(data) > maxMessageBytes || len(m.Files) > maxMessageFiles) {
 		err = fmt.Errorf("%d bytes and %d files are more than %d and %d", len(data), len(m.Files), maxMessageBytes, maxMessageFiles)
 	}
+	if err != nil {
+		return fmt.Errorf("send %s to worker: %w", m.Kind, err)
+	}
 	var fds []int
 	for _, file := range m.Files {
 		var copied *os.File

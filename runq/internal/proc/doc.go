@@ -16,12 +16,14 @@
 // clone(2) and SCM_RIGHTS and never from a number that was stored, so they can
 // not mean a stranger who got the number later.
 //
-// Workers have no parent death signal. The kernel sends it when the thread that
-// forked dies, not its process, and threads of a Go program come and go; and it
-// would leave no grace to what a worker has begun. A worker watches the opener's
-// pidfd instead. A worker that stands still when the opener dies is in a group
-// that becomes orphaned, unless the new parent is of the same session; then the
-// kernel sends SIGHUP and SIGCONT. One that is stopped later stays until continued.
+// The parent death signal kills no worker: the kernel sends it when the thread
+// that forked dies, not its process, and threads of a Go program come and go; and
+// it would leave no grace to what a worker has begun. A worker watches the
+// opener's pidfd instead. One that stands still cannot, so its parent death signal
+// is SIGCONT, which harms nobody that runs. The kernel's SIGHUP and SIGCONT for
+// orphaned groups do not do here: they come only after every thread of the group
+// has stopped, and not where the new parent is of the same session. A worker that
+// is stopped after its opener's death stays until continued.
 //
 // One-sided writes that revoke instead of asking come from Mu (OSDI 2020); the
 // idea of pidfds is Christian Brauner's. The package does not help against a

@@ -2,15 +2,46 @@ package proc
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"testing"
 
 	"github.com/coreplica/coreplica/internal/testkit"
+	"golang.org/x/sys/unix"
 )
 
-const openerEnv = "COREPLICA_TEST_OPENER"
+// The environment says what a process of these tests does.
+const (
+	openerEnv = "COREPLICA_TEST_OPENER"
+	hogEnv    = "COREPLICA_TEST_HOG"
+	roleEnv   = "COREPLICA_TEST_ROLE"
+)
+
+// Roles of workers. One without a role echoes.
+const (
+	roleCount   = "count"    // says when it is up, counts items and tells the count
+	rolePrint   = "print"    // prints and ends
+	roleNoDeath = "no death" // echoes, and takes its parent death signal back
+)
+
+// What rolePrint prints.
+const (
+	printedOut  = "a line for people\n"
+	printedErr  = "a line of trouble\n"
+	printedLast = "a last line without an end"
+)
+
+// The signal is the main thread's, which runs this and nothing else for sure.
+func init() {
+	if os.Getenv(roleEnv) == roleNoDeath {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+			panic(err)
+		}
+	}
+}
 
 func TestMain(m *testing.M) {
 	started, is, err := Child()
@@ -19,7 +50,10 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	if is {
-		os.Exit(echoWorker(started))
+		os.Exit(work(started))
+	}
+	if os.Getenv(hogEnv) != "" {
+		os.Exit(hog())
 	}
 	if os.Getenv(openerEnv) != "" {
 		os.Exit(shortLivedOpener())
@@ -34,13 +68,59 @@ const (
 	kindAsk                 // opener to worker: ask the peer in the first byte
 	kindAnswered            // worker to opener: {peer, life} and the items
 	kindLinked              // worker to opener: {peer, life}
+	kindUp                  // worker to opener: it runs
+	kindItems               // opener to worker: to be counted
 )
+
+func work(s *Started) int {
+	switch os.Getenv(roleEnv) {
+	case roleCount:
+		return countingWorker(s)
+	case rolePrint:
+		fmt.Print(printedOut)
+		fmt.Fprint(os.Stderr, printedErr)
+		fmt.Print(printedLast)
+		return 0
+	}
+	return echoWorker(s)
+}
+
+// countingWorker tells over its opener's link that it is up, and how many items
+// it has seen once it is asked.
+func countingWorker(s *Started) int {
+	m, err := s.Boot.Receive()
+	if err != nil || m.Kind != KindOpener {
+		return 3
+	}
+	link := NewLink(m.Files[0])
+	defer link.Close()
+	var b Batch
+	if b.Reset(kindUp); link.Send(&b) != nil {
+		return 3
+	}
+	seen := 0
+	err = link.Receive(func(f Frame) error {
+		if f.Kind == kindAsk {
+			b.Reset(kindAnswer)
+			b.Append([]byte(strconv.Itoa(seen)))
+			return link.Send(&b)
+		}
+		for range f.Items() {
+			seen++
+		}
+		return nil
+	})
+	if err != io.EOF {
+		return 3
+	}
+	return 0
+}
 
 // echoWorker answers its peers until the opener dies.
 func echoWorker(s *Started) int {
 	fmt.Println("worker", s.Index, "runs")
 	died, _, err := Watch(s.Opener)
-	if err != nil {
+	if err != nil || s.Boot.Send(Message{Kind: "up"}) != nil {
 		return 3
 	}
 	go func() {
@@ -116,6 +196,9 @@ func shortLivedOpener() int {
 	w, err := Spawn(0, 1, SpawnOptions{})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	if _, err := w.Boot.Receive(); err != nil {
 		return 3
 	}
 	if test.Send(Message{Kind: "worker", Files: []*os.File{w.Pidfd()}}) != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/coreplica/coreplica/numa"
 	"golang.org/x/sys/unix"
 )
 
@@ -146,16 +147,42 @@ func pidOf(fd int) (int, error) {
 	return 0, errors.New("it is no pidfd")
 }
 
+// ForceKill is Kill for a process whose CPUs may be kept by real-time threads: it
+// moves the threads to the CPU that it runs on itself, which so is known to
+// serve ordinary threads, kills, and lets the threads run anywhere. A wider
+// affinity alone would leave them where they were until the kernel balances. It
+// does not wait, and a process that cannot be moved is killed all the same.
+func ForceKill(pidfd *os.File) error {
+	var here unix.CPUSet
+	here.Set(numa.CurrentCPU())
+	err := setAffinity(pidfd, here)
+	if killed := Kill(pidfd); killed != nil {
+		return killed
+	}
+	// Both may meet a process that is gone.
+	if err = errors.Join(err, ResetAffinity(pidfd)); errors.Is(err, ErrExited) {
+		return nil
+	}
+	return err
+}
+
 // ResetAffinity lets all threads of a process run on every CPU that its cpuset
-// allows, so that a busy CPU does not keep it from dying. The number comes from
-// the pidfd, and is asked for again before each thread. A thread that ends in
-// that instant may have its number taken; the taker's affinity would be widened,
-// and nothing worse.
+// allows.
 func ResetAffinity(pidfd *os.File) error {
+	var all unix.CPUSet
+	all.Fill()
+	return setAffinity(pidfd, all)
+}
+
+// setAffinity sets the CPUs of all threads of a process, or all CPUs where its
+// cpuset allows none of these. The number of the process comes from the pidfd and
+// is asked for again before each thread. A thread that ends in that instant may
+// have its number taken; the taker's affinity would be changed, and nothing worse.
+func setAffinity(pidfd *os.File, cpus unix.CPUSet) error {
 	err := control(pidfd, func(fd int) error {
 		done := map[int]bool{}
 		for range affinityPasses {
-			fresh, err := widen(fd, done)
+			fresh, err := move(fd, cpus, done)
 			if err != nil || !fresh {
 				return err
 			}
@@ -163,13 +190,13 @@ func ResetAffinity(pidfd *os.File) error {
 		return fmt.Errorf("it still starts threads after %d passes", affinityPasses)
 	})
 	if err != nil {
-		return fmt.Errorf("reset affinity: %w", err)
+		return fmt.Errorf("set affinity: %w", err)
 	}
 	return nil
 }
 
-// widen makes one pass over the threads and reports whether it met a new one.
-func widen(fd int, done map[int]bool) (fresh bool, err error) {
+// move makes one pass over the threads and reports whether it met a new one.
+func move(fd int, cpus unix.CPUSet, done map[int]bool) (fresh bool, err error) {
 	pid, err := pidOf(fd)
 	if err != nil {
 		return false, err
@@ -181,8 +208,6 @@ func widen(fd int, done map[int]bool) (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	var all unix.CPUSet
-	all.Fill()
 	for _, thread := range threads {
 		tid, err := strconv.Atoi(thread.Name())
 		if err != nil || done[tid] {
@@ -191,7 +216,13 @@ func widen(fd int, done map[int]bool) (fresh bool, err error) {
 		if now, err := pidOf(fd); err != nil || now != pid || exited(fd) {
 			return false, ErrExited
 		}
-		if err := unix.SchedSetaffinity(tid, &all); err != nil && err != unix.ESRCH {
+		err = unix.SchedSetaffinity(tid, &cpus)
+		if err == unix.EINVAL {
+			var all unix.CPUSet
+			all.Fill()
+			err = unix.SchedSetaffinity(tid, &all)
+		}
+		if err != nil && err != unix.ESRCH {
 			return false, fmt.Errorf("thread %d: %w", tid, err)
 		}
 		done[tid], fresh = true, true

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -29,14 +28,14 @@ type SpawnOptions struct {
 // outputPatience bounds the wait for output that a worker's own children hold open.
 const outputPatience = time.Second
 
-// lineBytesLimit cuts lines that never end.
+// lineBytesLimit cuts lines that are long or never end.
 const lineBytesLimit = 64 << 10
 
 // Exit says how a worker ended.
 type Exit struct {
 	Code   int // -1 where a signal ended it.
 	Signal syscall.Signal
-	// Ours is true where the signal was our Kill.
+	// Ours is true where the signal was our Kill, or one that ExpectKill announced.
 	Ours bool
 }
 
@@ -88,10 +87,11 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 	cmd.Args = []string{os.Args[0]}
 	cmd.Env = append(append(os.Environ(), o.Env...), workerEnv+"="+token)
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &fd}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, PidFD: &fd, Pdeathsig: syscall.SIGCONT}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	var lines *lineLogger
 	if o.Log != nil {
-		lines := &lineLogger{log: o.Log.With("worker", index, "life", life)}
+		lines = &lineLogger{log: o.Log.With("worker", index, "life", life)}
 		cmd.Stdout, cmd.Stderr = lines, lines
 		cmd.WaitDelay = outputPatience
 	}
@@ -103,7 +103,7 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), boot.Close())
 	}
-	go w.reap(died)
+	go w.reap(died, lines)
 	return w, nil
 }
 
@@ -124,16 +124,15 @@ func (w *Worker) watch(fd int) (<-chan struct{}, error) {
 
 // reap waits for the death by pidfd first: the descriptor that package os waits
 // on is the same open file and does not block.
-func (w *Worker) reap(died <-chan struct{}) {
+func (w *Worker) reap(died <-chan struct{}, lines *lineLogger) {
 	<-died
 	_ = w.cmd.Wait() // The state says more than the error.
-	if lines, ok := w.cmd.Stdout.(io.Closer); ok && w.cmd.Stdout != io.Writer(os.Stderr) {
-		_ = lines.Close() // It cannot fail.
+	if lines != nil {
+		lines.flush()
 	}
 	w.exit = Exit{Code: w.cmd.ProcessState.ExitCode()}
 	if status, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		w.exit.Signal = status.Signal()
-		w.exit.Ours = w.exit.Signal == syscall.SIGKILL && w.killed.Load()
 	}
 	close(w.done)
 }
@@ -147,25 +146,28 @@ func (w *Worker) PID() int { return w.cmd.Process.Pid }
 // Done is closed when the worker is dead and waited for.
 func (w *Worker) Done() <-chan struct{} { return w.done }
 
-// Exit says how the worker ended. It waits for Done.
+// Exit says how the worker ended. It waits for Done. Whether the kill was ours is
+// looked up at each call, so an announcement that arrives late still counts.
 func (w *Worker) Exit() Exit {
 	<-w.done
-	return w.exit
+	exit := w.exit
+	exit.Ours = exit.Signal == syscall.SIGKILL && w.killed.Load()
+	return exit
 }
 
-// Kill lets the worker run anywhere and kills it. It does not wait.
+// ExpectKill says that another process of the group kills the worker, which
+// is then no crash: Exit calls a SIGKILL ours. The announcement and the death
+// come by different ways, so it may follow the death. Any other end stays what
+// it is.
+func (w *Worker) ExpectKill() { w.killed.Store(true) }
+
+// Kill kills the worker as ForceKill does. It does not wait.
 func (w *Worker) Kill() error {
 	w.killed.Store(true)
-	// A worker that cannot be moved still must die.
-	affinity := ResetAffinity(w.pidfd)
-	err := Kill(w.pidfd)
-	if errors.Is(err, ErrExited) {
-		return nil
-	}
-	if err == nil || errors.Is(affinity, ErrExited) {
+	if err := ForceKill(w.pidfd); err != nil && !errors.Is(err, ErrExited) {
 		return err
 	}
-	return errors.Join(affinity, err)
+	return nil
 }
 
 // Close kills the worker, waits for it and closes what belongs to it.
@@ -187,23 +189,29 @@ type lineLogger struct {
 }
 
 // Write is called by one goroutine: package exec sees that both outputs are one.
+// Longer lines than the limit are logged in pieces, so that neither a line nor the
+// memory for it grows without bound.
 func (l *lineLogger) Write(p []byte) (int, error) {
 	l.rest = append(l.rest, p...)
+	todo := l.rest
 	for {
-		line, rest, ended := bytes.Cut(l.rest, []byte("\n"))
-		if !ended && len(line) < lineBytesLimit {
+		line, after, ended := bytes.Cut(todo, []byte("\n"))
+		switch {
+		case len(line) > lineBytesLimit:
+			line, after = todo[:lineBytesLimit], todo[lineBytesLimit:]
+		case !ended:
+			l.rest = append(l.rest[:0], todo...)
 			return len(p), nil
 		}
 		l.log.Info(string(line))
-		l.rest = append(l.rest[:0], rest...)
+		todo = after
 	}
 }
 
-// Close logs a last line that did not end.
-func (l *lineLogger) Close() error {
+// flush logs a last line that did not end.
+func (l *lineLogger) flush() {
 	if len(l.rest) > 0 {
 		l.log.Info(string(l.rest))
 		l.rest = nil
 	}
-	return nil
 }
