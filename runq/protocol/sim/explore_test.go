@@ -79,7 +79,7 @@ func TestReductionKeepsTheEnds(t *testing.T) {
 
 func TestReductionKeepsTheEndsTrial(t *testing.T) {
 	testkit.Need(t, testkit.Trial)
-	compareEnds(t, ExploreOptions{Cores: 3, K: 2, Tasks: 2, Failures: 2, Zombies: 1})
+	compareEnds(t, ExploreOptions{Cores: 3, K: 2, Tasks: 2, Failures: 1, Zombies: 1})
 }
 
 func compareEnds(t *testing.T, opts ExploreOptions) {
