@@ -92,8 +92,8 @@ func compareEnds(t *testing.T, opts ExploreOptions) {
 		t.Errorf("%d tasks, %d failures, %d zombies: the reduced walk comes to %d ends, the full one to %d\nreduced %v\nfull %v",
 			opts.Tasks, opts.Failures, opts.Zombies, len(reduced), len(full), reduced, full)
 	}
-	if opts.Failures < 2 && opts.Tasks < 2 {
-		return // Too few ends for the control.
+	if opts.Zombies > 0 {
+		return // A suspect may die before any answer, which hides what the control leaves out.
 	}
 	opts.Full, opts.hasty = false, true
 	if hasty := ends(t, opts); len(hasty) >= len(full) {
