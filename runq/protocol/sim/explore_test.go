@@ -79,7 +79,7 @@ func TestReductionKeepsTheEnds(t *testing.T) {
 
 func TestReductionKeepsTheEndsTrial(t *testing.T) {
 	testkit.Need(t, testkit.Trial)
-	compareEnds(t, ExploreOptions{Cores: 3, K: 2, Tasks: 2, Failures: 2, Zombies: 1})
+	compareEnds(t, ExploreOptions{Cores: 3, K: 2, Tasks: 2, Failures: 1, Zombies: 1})
 }
 
 func compareEnds(t *testing.T, opts ExploreOptions) {
@@ -98,8 +98,8 @@ func compareEnds(t *testing.T, opts ExploreOptions) {
 		t.Errorf("%d tasks, %d failures, %d zombies: the reduced walk comes to %d ends, the full one to %d\nreduced %v\nfull %v",
 			opts.Tasks, opts.Failures, opts.Zombies, len(reduced), len(full), reduced, full)
 	}
-	if opts.Failures < 2 && opts.Tasks < 2 {
-		return // Too few ends for the control.
+	if opts.Zombies > 0 {
+		return // A suspect may die before any answer, which hides what the control leaves out.
 	}
 	opts.Full, opts.hasty = false, true
 	// It may come to a state that breaks an invariant too: which, the order in
