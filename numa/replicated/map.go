@@ -10,6 +10,8 @@ import (
 	"maps"
 	"math/bits"
 	"reflect"
+
+	"github.com/coreplica/coreplica/numa"
 )
 
 // Map is a map with a replica on each node. Its methods are those of [sync.Map],
@@ -66,7 +68,7 @@ func NewMap[K comparable, V any](opts Options) (*Map[K, V], error) {
 	words := isWord(reflect.TypeFor[K](), true) && isWord(valueType, false)
 	for range opts.Shards {
 		if words {
-			x, err := New(newWordTable, opts)
+			x, err := newAt(newWordTableAt, opts)
 			if err != nil {
 				return nil, err
 			}
@@ -142,6 +144,7 @@ type admin interface {
 	AddReplica(ctx context.Context, node int) error
 	RemoveReplica(ctx context.Context, node int) error
 	Verify(ctx context.Context) error
+	Placement(ctx context.Context) ([]numa.Landed, error)
 }
 
 func (c *mapCore[K, V]) change(do func(admin) error) error {
