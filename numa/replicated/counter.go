@@ -98,7 +98,7 @@ func (c *Counter) Load() (n int64) {
 		if !open {
 			break
 		}
-		if n = r.data.load(); r.stands(gate) {
+		if n = r.data.load(); c.x.stands(r, gate) {
 			return n
 		}
 	}

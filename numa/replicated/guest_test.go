@@ -220,6 +220,65 @@ func setOnline(t testing.TB, cpu int, online string) {
 	}
 }
 
+// busy is a map in use by pinned workers and by goroutines that are not.
+type busy struct {
+	m       *Map[int, int]
+	workers []*numa.Worker[struct{}]
+	counts  []atomic.Int64 // of steps, pinned workers first
+	stop    func()
+}
+
+// keepBusy starts a user for each worker of the pool, and two that are free. Each
+// writes its own key and must read it back.
+func keepBusy(t testing.TB, m *Map[int, int], pool *numa.Pool[struct{}]) *busy {
+	const free = 2
+	b := &busy{m: m, workers: pool.Workers()}
+	b.counts = make([]atomic.Int64, len(b.workers)+free)
+	var wg sync.WaitGroup
+	var stopped atomic.Bool
+	b.stop = func() { stopped.Store(true); wg.Wait() }
+	t.Cleanup(b.stop)
+	for i := range b.counts {
+		step := func() {
+			n := int(b.counts[i].Load())
+			m.Store(i, n)
+			if v, ok := m.Load(i); !ok || v != n {
+				t.Errorf("user %d reads %d, %v and wrote %d", i, v, ok, n)
+			}
+			b.counts[i].Add(1)
+		}
+		wg.Go(func() {
+			for !stopped.Load() {
+				if i >= len(b.workers) {
+					step()
+				} else if err := b.workers[i].Run(context.Background(), step); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	return b
+}
+
+// getOn waits until each user has done some steps more, and looks at the replicas.
+func (b *busy) getOn(t testing.TB, when string) {
+	t.Helper()
+	for i := range b.counts {
+		before := b.counts[i].Load()
+		eventually(t, fmt.Sprintf("%s: user %d gets on", when, i), func() bool { return b.counts[i].Load() > before+3 })
+	}
+	landed, err := b.m.Placement(t.Context())
+	if err != nil {
+		t.Errorf("%s: %v", when, err)
+	}
+	for _, l := range landed {
+		if l.Percent() != 100 {
+			t.Errorf("%s: %s", when, l)
+		}
+	}
+}
+
 // CPUs of a node go offline one after the other, until the node has none, and come
 // back. Readers and writers that are pinned there, and such that are not, get on at
 // each moment, a replica can be rebuilt meanwhile, and nothing is lost.
@@ -231,81 +290,37 @@ func TestNodesLoseTheirCPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	pool := perNode(t, local, numa.PerCPU)
-	workers := pool.Workers()
-	const free = 2
-	counts := make([]atomic.Int64, len(workers)+free)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	for i := range counts {
-		step := func() {
-			n := int(counts[i].Load())
-			x.Store(i, n)
-			if v, ok := x.Load(i); !ok || v != n {
-				t.Errorf("worker %d reads %d, %v and wrote %d", i, v, ok, n)
-			}
-			counts[i].Add(1)
-		}
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if i >= len(workers) {
-					step()
-				} else if err := workers[i].Run(context.Background(), step); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	getOn := func(when string) {
-		t.Helper()
-		for i := range counts {
-			before := counts[i].Load()
-			eventually(t, fmt.Sprintf("%s: worker %d gets on", when, i), func() bool { return counts[i].Load() > before+3 })
-		}
-		if landed, err := x.Placement(t.Context()); err != nil {
-			t.Errorf("%s: %v", when, err)
-		} else {
-			for _, l := range landed {
-				if l.Percent() != 100 {
-					t.Errorf("%s: %s", when, l)
-				}
-			}
-		}
-	}
-	getOn("at first")
+	b := keepBusy(t, x, perNode(t, local, numa.PerCPU))
+	b.getOn(t, "at first")
 	last := m.Nodes() - 1
 	cpus := m.CPUs(last)
 	for _, cpu := range cpus {
 		setOnline(t, cpu, "0")
 		defer setOnline(t, cpu, "1") // Should the test end early.
-		getOn(fmt.Sprintf("CPU %d is off", cpu))
+		b.getOn(t, fmt.Sprintf("CPU %d is off", cpu))
 		if err := x.RemoveReplica(t.Context(), last); err != nil {
 			t.Fatal(err)
 		}
 		if err := x.AddReplica(t.Context(), last); err != nil {
 			t.Fatal(err)
 		}
-		getOn(fmt.Sprintf("CPU %d is off and the replica rebuilt", cpu))
+		b.getOn(t, fmt.Sprintf("CPU %d is off and the replica rebuilt", cpu))
 	}
 	for _, cpu := range cpus {
 		setOnline(t, cpu, "1")
 	}
-	getOn("all are back")
+	b.getOn(t, "all are back")
 	eventually(t, "lost replicas are rebuilt", func() bool { return len(x.core.words[0].Replicas()) == m.Nodes() })
-	cancel()
-	wg.Wait()
+	b.stop()
 	if err := x.Verify(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for i, w := range workers {
+	for i, w := range b.workers {
 		if s, err := w.Status(); err != nil || s.Displaced() {
 			t.Errorf("worker %d at the end: %+v, %v", i, s, err)
 		}
-		if v, _ := x.Load(i); int64(v) != counts[i].Load()-1 {
-			t.Errorf("worker %d wrote %d, and the map has %d", i, counts[i].Load()-1, v)
+		if v, _ := x.Load(i); int64(v) != b.counts[i].Load()-1 {
+			t.Errorf("worker %d wrote %d, and the map has %d", i, b.counts[i].Load()-1, v)
 		}
 	}
 }

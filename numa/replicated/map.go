@@ -239,7 +239,7 @@ func (m *Map[K, V]) Load(key K) (value V, ok bool) {
 		node = x.nodeOn(node)
 	}
 	if r, gate, open := x.peek(node); open {
-		if w, ok := r.data.load(word); r.stands(gate) {
+		if w, ok := r.data.load(word); x.stands(r, gate) {
 			return valueOf[V](w), ok
 		}
 	}
@@ -255,7 +255,7 @@ func loadSlowly(x *Replicated[*wordTable, wordOp, wordRes], by actor, key uint64
 		if !open {
 			break
 		}
-		if value, ok = r.data.load(key); r.stands(gate) {
+		if value, ok = r.data.load(key); x.stands(r, gate) {
 			return value, ok
 		}
 	}
