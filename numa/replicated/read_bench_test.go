@@ -54,7 +54,7 @@ func chase(m *Map[uint64, uint64], reader, node, n int) {
 // operation. The rows with simulated=N are of N nodes that are not there: they say
 // what reads cost beside N replicas, and nothing about nearness.
 //
-//	go test -run '^$' -bench ReplicatedRead -count 10 ./numa/replicated | tee reads.txt && benchstat -row /nodes -col /replica reads.txt
+//	go test -run '^$' -bench ReplicatedRead -count 10 ./numa/replicated | tee reads.txt && benchstat -filter '/nodes:/./' -row /nodes -col /replica reads.txt
 //
 // It needs 128 MiB on each node and some seconds to fill them. With -short, and in a
 // translated guest where times mean nothing anyway, tables are small.
@@ -85,12 +85,21 @@ func BenchmarkReplicatedRead(b *testing.B) {
 				continue
 			}
 			b.Run(fmt.Sprintf("nodes=%d/replica=%s", count, replica), func(b *testing.B) {
-				var wg sync.WaitGroup
+				var wg, ready sync.WaitGroup
+				start := make(chan struct{})
+				ready.Add(count)
 				for reader := range count {
 					wg.Go(func() {
-						topology.Run(reader, func() { chase(m, reader, (reader+shift)%topology.Nodes(), b.N) })
+						topology.Run(reader, func() {
+							ready.Done()
+							<-start
+							chase(m, reader, (reader+shift)%topology.Nodes(), b.N)
+						})
 					})
 				}
+				ready.Wait()
+				b.ResetTimer()
+				close(start)
 				wg.Wait()
 			})
 		}

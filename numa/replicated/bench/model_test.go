@@ -104,14 +104,15 @@ func TestLineLatency(t *testing.T) {
 	if _, err := LineLatency(ended, a, b); !errors.Is(err, context.Canceled) {
 		t.Errorf("of a context that has ended: %v", err)
 	}
-	// No line travels in less than a nanosecond, and none takes a microsecond.
+	// No line travels in less than a nanosecond. Where the race detector watches
+	// each access, a trip takes a microsecond; a millisecond is a thread's sleep.
 	testkit.Quiet(t, 5, func() string {
 		ns, err := LineLatency(t.Context(), a, b)
 		if err != nil {
 			return err.Error()
 		}
 		t.Logf("%.1f ns", ns)
-		if ns < 1 || ns > 1000 {
+		if ns < 1 || ns > 100_000 {
 			return fmt.Sprintf("a line takes %.1f ns", ns)
 		}
 		return ""
