@@ -137,7 +137,7 @@ func TestCpusetRun(t *testing.T) {
 	testkit.Need(t, testkit.TwoCPUs, testkit.Cpuset)
 	topo := local(t)
 	last := topo.Limits.CPUs[len(topo.Limits.CPUs)-1]
-	group := newCpuset(t, List{last}, topo.MemoryNodes())
+	group := testkit.NewCpuset(t, List{last}.String(), topo.MemoryNodes().String())
 	inside := ask(t, group)
 	if one := (List{last}); !inside.Limits.CPUs.Equal(one) || !inside.Used.Equal(one) || !inside.Limits.CpusetCPUs.Equal(one) {
 		t.Errorf("in a cpuset of CPU %d: limits %+v, used %s", last, inside.Limits, inside.Used)
@@ -145,53 +145,6 @@ func TestCpusetRun(t *testing.T) {
 	if outside := ask(t, "here"); !outside.Used.Equal(topo.Limits.CPUs) {
 		t.Errorf("without a cpuset: used %s of %s", outside.Used, topo.Limits.CPUs)
 	}
-}
-
-// newCpuset makes a control group and removes it with the test.
-func newCpuset(t *testing.T, cpus, nodes List) string {
-	t.Helper()
-	parent := "/sys/fs/cgroup"
-	if _, err := os.Stat(parent + "/cpuset/cpuset.cpus"); err == nil {
-		parent += "/cpuset"
-	} else {
-		handDown(t, filepath.Join(parent, "cgroup.subtree_control"))
-	}
-	group := filepath.Join(parent, "coreplica-numa-"+strconv.Itoa(os.Getpid()))
-	if err := os.Mkdir(group, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Rmdir(group); err != nil {
-			t.Error(err)
-		}
-	})
-	for name, value := range map[string]List{"cpuset.cpus": cpus, "cpuset.mems": nodes} {
-		if err := os.WriteFile(filepath.Join(group, name), []byte(value.String()), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return group
-}
-
-// handDown gives groups of version 2 the cpuset controller for the time of the
-// test, where they do not have it.
-func handDown(t *testing.T, control string) {
-	t.Helper()
-	before, err := os.ReadFile(control)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(before), "cpuset") {
-		return
-	}
-	if err := os.WriteFile(control, []byte("+cpuset"), 0); err != nil {
-		testkit.Skip(t, testkit.Cpuset, err.Error())
-	}
-	t.Cleanup(func() {
-		if err := os.WriteFile(control, []byte("-cpuset"), 0); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // The same by affinity, as taskset sets it; no privilege is needed.

@@ -12,6 +12,7 @@ import (
 func init() {
 	trial.Punch = func(q any, worker int) error { return q.(*Queue).mem.Punch(protocol.Core(worker)) }
 	trial.Signal = func(q any, worker int, sig syscall.Signal) (uint32, error) { return q.(*Queue).signal(worker, sig) }
+	trial.Whole = func(q any) bool { return q.(*Queue).unserved() < 0 }
 	trial.Logs = func(q any) []protocol.ArbiterWord { return q.(*Queue).arbiters() }
 	trial.Lives = func(q any) []uint32 { return q.(*Queue).lives() }
 	trial.Redeliver = func(q any, id protocol.TaskID, job any) error { return q.(*Queue).redeliver(id, job.(Job)) }

@@ -21,7 +21,7 @@ func TestPeersAgree(t *testing.T) {
 		var instances []bench.Instance
 		var names []string
 		for _, im := range implementations() {
-			if !im.Serves(s) {
+			if !im.Serves(s, keys) {
 				continue
 			}
 			inst, err := im.New(s, keys, 2)

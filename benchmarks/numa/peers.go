@@ -9,7 +9,7 @@ import (
 
 // structures returns all kinds of stores.
 func structures() []bench.Structure {
-	return append(bench.Structures(), bench.Structure{Name: "btree", New: newTree})
+	return append(bench.Structures(), bench.Structure{Name: "btree", New: newTree, Clone: cloneTree})
 }
 
 // tree is tidwall's B-tree without its lock: coreplica or a mutex guards it.
@@ -22,6 +22,9 @@ func newTree(keys int) bench.Store {
 	}
 	return t
 }
+
+// cloneTree copies the root alone: the tree itself copies on write, node by node.
+func cloneTree(s bench.Store) bench.Store { return tree{s.(tree).m.Copy()} }
 
 func (t tree) Get(key uint64) uint64 {
 	v, _ := t.m.Get(key)

@@ -23,7 +23,7 @@ on which nodes another process's memory and threads are.`,
   coreplica numa doctor
   coreplica numa bench --structure hashmap`,
 	}
-	cmd.AddCommand(newNumaTopoCmd(), newNumaDoctorCmd(), newNumaPlaceCmd(), newNumaBenchCmd())
+	cmd.AddCommand(newNumaTopoCmd(), newNumaDoctorCmd(), newNumaPlaceCmd(), newNumaBenchCmd(), newNumaModelCmd())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -16,8 +17,21 @@ type Counter struct {
 	node int
 }
 
-// countCell is a replica.
-type countCell struct{ n atomic.Int64 }
+// countCell is a replica: a number, on its own page if it is not on the heap.
+type countCell struct{ n *atomic.Int64 }
+
+func newCountCell(s site) *countCell {
+	c := &countCell{}
+	c.n = &wordsAt[atomic.Int64](s, 1, c)[0]
+	return c
+}
+
+// load keeps the number's memory alive, should the replica be given up meanwhile.
+func (c *countCell) load() int64 {
+	n := c.n.Load()
+	runtime.KeepAlive(c)
+	return n
+}
 
 type countOp struct {
 	set    bool
@@ -34,18 +48,20 @@ func (c *countCell) Apply(op countOp) int64 {
 }
 
 // Clone implements [Cloner].
-func (c *countCell) Clone() *countCell {
-	clone := &countCell{}
-	clone.n.Store(c.n.Load())
+func (c *countCell) Clone() *countCell { return c.cloneAt(site{}) }
+
+func (c *countCell) cloneAt(s site) *countCell {
+	clone := newCountCell(s)
+	clone.n.Store(c.load())
 	return clone
 }
 
 // Hash implements [Hasher].
-func (c *countCell) Hash() uint64 { return uint64(c.n.Load()) }
+func (c *countCell) Hash() uint64 { return uint64(c.load()) }
 
 // Snapshot implements [Snapshotter].
 func (c *countCell) Snapshot(w io.Writer) error {
-	return binary.Write(w, binary.LittleEndian, c.n.Load())
+	return binary.Write(w, binary.LittleEndian, c.load())
 }
 
 // Restore implements [Snapshotter].
@@ -58,11 +74,11 @@ func (c *countCell) Restore(r io.Reader) error {
 
 // NewCounter returns a counter at 0.
 func NewCounter(opts Options) (*Counter, error) {
-	x, err := New(func() *countCell { return &countCell{} }, opts)
+	x, err := newAt(newCountCell, opts)
 	if err != nil {
 		return nil, err
 	}
-	x.adopt = func(r *replica[*countCell, countOp, int64], data *countCell) { r.data.n.Store(data.n.Load()) }
+	x.adopt = func(r *replica[*countCell, countOp, int64], data *countCell) { r.data.n.Store(data.load()) }
 	return &Counter{x, -1}, nil
 }
 
@@ -82,11 +98,11 @@ func (c *Counter) Load() (n int64) {
 		if !open {
 			break
 		}
-		if n = r.data.n.Load(); r.stands(gate) {
+		if n = r.data.load(); c.x.stands(r, gate) {
 			return n
 		}
 	}
-	_, err := c.x.read(actor{node, stackHint()}, 0, 0, func(cell *countCell) { n = cell.n.Load() })
+	_, err := c.x.read(actor{node, stackHint()}, 0, 0, func(cell *countCell) { n = cell.load() })
 	mustHold(err)
 	return n
 }

@@ -55,6 +55,7 @@
 // Go's heap does not know nodes. A replica is built by a thread on its node, so
 // that first touch places it there, but later allocations are placed by
 // whichever thread makes them, and spans are reused. Placement is an effort, not
-// a promise. Entries of the log stay reachable for up to one lap of the ring
+// a promise, and [Replicated.Placement] tells what came of it. Maps, sets and
+// counters of words lie outside of the heap, wholly on their nodes. Entries of the log stay reachable for up to one lap of the ring
 // after all replicas applied them, with what their operations point to.
 package replicated

@@ -172,6 +172,58 @@ func TestEntriesAreReusedAfterAllAppliedThem(t *testing.T) {
 	}
 }
 
+// A reader without a slot finds the gate open and sleeps. Meanwhile a writer changes
+// the replica and stalls before the completed tail has moved. Without the second
+// look at the gate, the reader sees the write, and a later one on another node
+// misses it.
+func TestReadsWithoutASlotLookTwice(t *testing.T) {
+	run := func(off guard) bool {
+		var s script
+		m, err := NewMap[uint64, uint64](Options{Topology: Simulated(2, 2), DetachAfter: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		m.core.words[0].probe = &probe{at: s.at, off: off}
+		h := newHistory()
+		read := func(client, node int) {
+			call := h.now()
+			v, _ := m.On(node).Load(1)
+			h.add(client, kvInput{key: 1}, kvOutput{value: v}, call)
+		}
+		peeked, stalled := s.stop(t, stepPeeked, 0), s.stop(t, stepCaughtUp, 0)
+		reader := background(func() { read(0, 0) })
+		peeked.wait(t)
+		writer := background(func() {
+			call := h.now()
+			was, _ := m.On(0).Swap(1, 1)
+			h.add(1, kvInput{key: 1, delta: 1}, kvOutput{value: was}, call)
+		})
+		stalled.wait(t)
+		peeked.release()
+		if off&guardStands != 0 {
+			soon(t, "the read", func() { <-reader })
+		} else {
+			select {
+			case <-reader:
+				t.Error("the read counts, though the replica was changed meanwhile")
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		read(2, 1)
+		stalled.release()
+		<-writer
+		<-reader
+		return h.linearizable(t)
+	}
+	if !run(0) {
+		t.Error("the history is not linearizable")
+	}
+	if run(guardStands) {
+		t.Error("without the second look at the gate, the history is still linearizable: the test is blind")
+	}
+}
+
 func TestDuplicatesAreGuarded(t *testing.T) {
 	if got := requestTwice(t, guardDuplicates); got != 2 {
 		t.Errorf("the counter is %d: a request that is in the log twice does not run twice without the guard, so the test is blind", got)

@@ -21,7 +21,16 @@ import (
 	"github.com/coreplica/coreplica/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+// Replicas on real nodes, CPUs that go away, and cpusets are tried where nobody
+// else is.
+//
+//coreplica:guest kernel=6.1,6.12 topology=2x2 expect=root,numa,twocpus,hotplug,cpuset run="TestOn|TestNode|TestMachine|TestWordsOutside" short=true
+func TestMain(m *testing.M) {
+	if group := os.Getenv(askEnv); group != "" {
+		os.Exit(answer(group))
+	}
+	testkit.Main(m)
+}
 
 // kvOp adds to a key and returns what was there before. An addition is never
 // idempotent, so an operation that runs twice, or not at all, shows.

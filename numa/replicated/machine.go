@@ -36,8 +36,15 @@ func (m machine) CPUs(node int) []int { return m.t.UsableCPUs(m.ids[node]) }
 func (m machine) Current() int { return m.place[numa.CurrentNode()] }
 
 func (m machine) Run(node int, fn func()) {
+	// Profiles tell what builds and clones replicas from what uses them.
+	options := numa.WorkerOptions{Labels: []string{"role", "replica"}}
 	var ignore numa.Handler[struct{}] = func(numa.Binding, []struct{}) {}
-	w, err := numa.StartWorker(numa.Binding{Node: m.ids[node], CPUs: m.t.UsableCPUs(m.ids[node])}, ignore, numa.WorkerOptions{})
+	cpus := m.t.UsableCPUs(m.ids[node])
+	w, err := numa.StartWorker(numa.Binding{Node: m.ids[node], CPUs: cpus}, ignore, options)
+	for i := 0; err != nil && i < len(cpus); i++ {
+		// Some went offline since the topology was read; one is enough.
+		w, err = numa.StartWorker(numa.Binding{Node: m.ids[node], CPUs: cpus[i : i+1]}, ignore, options)
+	}
 	if err != nil {
 		fn() // Its memory is wherever this thread is; all else is as good.
 		return

@@ -1,7 +1,11 @@
 package replicated
 
 import (
+	"bytes"
+	"errors"
+	"runtime/pprof"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -38,6 +42,26 @@ func TestMachine(t *testing.T) {
 	}
 	if got := m.Nearest(1, []int{0, 1}); got != 1 {
 		t.Errorf("nearest to 1 of {0, 1}: %d", got)
+	}
+}
+
+// A profile tells what builds and clones replicas from what uses them.
+func TestMachineLabelsItsThreads(t *testing.T) {
+	local, err := numa.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside, outside bytes.Buffer
+	Machine(local).Run(0, func() { err = pprof.Lookup("goroutine").WriteTo(&inside, 1) })
+	if err := errors.Join(err, pprof.Lookup("goroutine").WriteTo(&outside, 1)); err != nil {
+		t.Fatal(err)
+	}
+	const label = `"role":"replica"`
+	if !strings.Contains(inside.String(), label) || !strings.Contains(inside.String(), `"numa_node":`) {
+		t.Errorf("the profile has no label %s:\n%s", label, inside.String())
+	}
+	if strings.Contains(outside.String(), label) {
+		t.Error("the label stays when the function has returned")
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"math/bits"
 	"reflect"
+
+	"github.com/coreplica/coreplica/numa"
 )
 
 // Map is a map with a replica on each node. Its methods are those of [sync.Map],
@@ -66,7 +68,7 @@ func NewMap[K comparable, V any](opts Options) (*Map[K, V], error) {
 	words := isWord(reflect.TypeFor[K](), true) && isWord(valueType, false)
 	for range opts.Shards {
 		if words {
-			x, err := New(newWordTable, opts)
+			x, err := newAt(newWordTableAt, opts)
 			if err != nil {
 				return nil, err
 			}
@@ -142,6 +144,7 @@ type admin interface {
 	AddReplica(ctx context.Context, node int) error
 	RemoveReplica(ctx context.Context, node int) error
 	Verify(ctx context.Context) error
+	Placement(ctx context.Context) ([]numa.Landed, error)
 }
 
 func (c *mapCore[K, V]) change(do func(admin) error) error {
@@ -236,7 +239,7 @@ func (m *Map[K, V]) Load(key K) (value V, ok bool) {
 		node = x.nodeOn(node)
 	}
 	if r, gate, open := x.peek(node); open {
-		if w, ok := r.data.load(word); r.stands(gate) {
+		if w, ok := r.data.load(word); x.stands(r, gate) {
 			return valueOf[V](w), ok
 		}
 	}
@@ -252,7 +255,7 @@ func loadSlowly(x *Replicated[*wordTable, wordOp, wordRes], by actor, key uint64
 		if !open {
 			break
 		}
-		if value, ok = r.data.load(key); r.stands(gate) {
+		if value, ok = r.data.load(key); x.stands(r, gate) {
 			return value, ok
 		}
 	}

@@ -261,15 +261,29 @@ func recoverClone(err *error) {
 	}
 }
 
+// cloneTo clones a structure, into memory of a node where the structure can do so.
+func (x *Replicated[S, Op, Res]) cloneTo(node int, data S) (copied S, err error) {
+	c, ok := any(data).(interface{ cloneAt(site) S })
+	if !ok {
+		return x.clone(data)
+	}
+	defer recoverClone(&err)
+	return c.cloneAt(siteOf(x.topo, node)), nil
+}
+
 // copyTo makes a replica for a node out of one whose lock the caller holds.
 func (x *Replicated[S, Op, Res]) copyTo(node int, donor *replica[S, Op, Res]) (*replica[S, Op, Res], error) {
-	var data S
+	var next *replica[S, Op, Res]
 	var err error
-	x.topo.Run(node, func() { data, err = x.clone(donor.data) })
+	x.topo.Run(node, func() {
+		var data S
+		if data, err = x.cloneTo(node, donor.data); err == nil {
+			next = x.newReplica(node, data)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	next := x.newReplica(node, data)
 	next.applied.Store(donor.applied.Load())
 	return next, nil
 }
@@ -309,30 +323,44 @@ func (x *Replicated[S, Op, Res]) attach(ctx context.Context, node int) error {
 	}
 }
 
-// attachFrom clones a donor for a node and attaches the clone, while the donor
-// stands still. It is not done if the donor was lost.
-func (x *Replicated[S, Op, Res]) attachFrom(ctx context.Context, donor *replica[S, Op, Res], node int) (done bool, err error) {
+// borrow makes a replica stand still for somebody who looks at all of it, until
+// [Replicated.giveBack]. It is not held if it retired.
+func (x *Replicated[S, Op, Res]) borrow(ctx context.Context, r *replica[S, Op, Res]) (held bool, err error) {
 	var w waiter
 	var s stalls[S, Op, Res]
-	for !donor.tryLock() {
+	for !r.tryLock() {
 		switch {
 		case x.closed.Load():
 			return false, ErrClosed
 		case x.poisoned.Load():
 			return false, ErrPoisoned
-		case donor.retired():
+		case r.retired():
 			return false, nil
 		}
 		if w.pause() {
 			if ctx.Err() != nil {
 				return false, context.Cause(ctx)
 			}
-			x.watch(&s, donor, ownersPatience)
+			x.watch(&s, r, ownersPatience)
 		}
 	}
-	defer donor.unlock()
-	donor.borrowed.Store(true)
-	defer donor.borrowed.Store(false)
+	r.borrowed.Store(true)
+	return true, nil
+}
+
+func (x *Replicated[S, Op, Res]) giveBack(r *replica[S, Op, Res]) {
+	r.borrowed.Store(false)
+	r.unlock()
+}
+
+// attachFrom clones a donor for a node and attaches the clone, while the donor
+// stands still. It is not done if the donor was lost.
+func (x *Replicated[S, Op, Res]) attachFrom(ctx context.Context, donor *replica[S, Op, Res], node int) (done bool, err error) {
+	held, err := x.borrow(ctx, donor)
+	if !held {
+		return false, err
+	}
+	defer x.giveBack(donor)
 	if x.lost(donor) {
 		return false, nil
 	}

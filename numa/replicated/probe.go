@@ -24,12 +24,13 @@ const (
 	stepSawTail               // a reader has loaded the completed tail
 	stepEntered               // a reader has taken its slot
 	stepInside                // a reader found the gate open
+	stepPeeked                // a reader without a slot found the gate open, and has read nothing
 	stepCloned                // a replica is cloned for this node, and not attached
 	steps
 )
 
 var stepNames = [steps]string{"published", "locked", "collected", "reserved", "filled", "shut", "drained", "claimed",
-	"tried", "decided", "caught up", "completed", "opened", "unlocked", "saw tail", "entered", "inside", "cloned"}
+	"tried", "decided", "caught up", "completed", "opened", "unlocked", "saw tail", "entered", "inside", "peeked", "cloned"}
 
 func (s step) String() string { return stepNames[s] }
 
@@ -42,6 +43,7 @@ const (
 	guardReaderSlot                      // a combiner waits for readers
 	guardRoom                            // an entry is reused after all replicas applied it
 	guardTailCheck                       // a read catches up with the completed tail
+	guardStands                          // a read without a slot counts if the replica was not changed meanwhile
 	guardDuplicates                      // a request that is in the log twice runs once
 )
 

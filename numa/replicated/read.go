@@ -216,11 +216,16 @@ func (x *Replicated[S, Op, Res]) peek(node int) (r *replica[S, Op, Res], gate ui
 		return r, 0, false
 	}
 	gate = r.gate.Load() &^ lockBit
+	if x.probe != nil {
+		x.at(stepPeeked, r.node)
+	}
 	return r, gate, gate&(writeBit|retiredBit) == 0
 }
 
 // stands reports whether what was read since peek belongs to one moment.
-func (r *replica[S, Op, Res]) stands(gate uint64) bool { return r.gate.Load()&^lockBit == gate }
+func (x *Replicated[S, Op, Res]) stands(r *replica[S, Op, Res], gate uint64) bool {
+	return r.gate.Load()&^lockBit == gate || !x.guarded(guardStands)
+}
 
 // peeks is how often a read that stores nothing is tried while writers come in
 // between. Then it takes a slot, for which they wait.

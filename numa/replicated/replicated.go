@@ -139,7 +139,7 @@ type Replicated[S Sequential[Op, Res], Op, Res any] struct {
 	fill    int    // bytes behind each request, see fillFor
 	probe   *probe // nil but in tests and where transfers are counted
 
-	build       func() S
+	build       func(site) S
 	clone       func(S) (S, error) // nil if there is no way
 	detachAfter time.Duration
 	directory   *directory // nil unless transfers are counted
@@ -165,6 +165,11 @@ type Replicated[S Sequential[Op, Res], Op, Res any] struct {
 // Each call must return an equal structure, since no operation makes up for a
 // difference. Close it after use.
 func New[S Sequential[Op, Res], Op, Res any](build func() S, opts Options) (*Replicated[S, Op, Res], error) {
+	return newAt(func(site) S { return build() }, opts)
+}
+
+// newAt is [New] for structures that choose their memory.
+func newAt[S Sequential[Op, Res], Op, Res any](build func(site) S, opts Options) (*Replicated[S, Op, Res], error) {
 	opts, err := opts.filled()
 	if err != nil {
 		return nil, err
@@ -185,15 +190,15 @@ func New[S Sequential[Op, Res], Op, Res any](build func() S, opts Options) (*Rep
 	}
 	m := &membership[S, Op, Res]{home: make([]*replica[S, Op, Res], x.nodes)}
 	for node := range x.nodes {
-		var data S
-		x.topo.Run(node, func() { data = build() })
-		r := x.newReplica(node, data)
+		var r *replica[S, Op, Res]
+		// The replica's slots belong to its node as much as its content.
+		x.topo.Run(node, func() { r = x.newReplica(node, build(siteOf(x.topo, node))) })
 		m.attached = append(m.attached, r)
 		m.home[node] = r
 		x.wanted[node].Store(true)
 	}
 	x.members.Store(m)
-	x.clone = cloneBy[S](any(m.attached[0].data), build)
+	x.clone = cloneBy[S](any(m.attached[0].data), func() S { return build(site{}) })
 	return x, nil
 }
 

@@ -58,13 +58,13 @@ func (x *Replicated[S, Op, Res]) Restore(ctx context.Context, from io.Reader) er
 	text, err := io.ReadAll(from)
 	if err == nil {
 		// Once for nothing: what cannot be read must not reach the log.
-		_, err = x.restored(text)
+		_, err = x.restored(-1, text)
 	}
 	if err == nil && x.poisoned.Load() {
 		err = x.revive(text)
 	} else if err == nil {
 		_, err = x.submit(ctx, x.here(), x.onEach(func(r *replica[S, Op, Res]) {
-			data, err := x.restored(text)
+			data, err := x.restored(r.node, text)
 			if err != nil {
 				panic(err) // It was read a moment ago: like any panic, it costs this replica.
 			}
@@ -77,9 +77,9 @@ func (x *Replicated[S, Op, Res]) Restore(ctx context.Context, from io.Reader) er
 	return nil
 }
 
-// restored builds a structure from a snapshot.
-func (x *Replicated[S, Op, Res]) restored(text []byte) (S, error) {
-	data := x.build()
+// restored builds a structure for a node, or -1 for none, from a snapshot.
+func (x *Replicated[S, Op, Res]) restored(node int, text []byte) (S, error) {
+	data := x.build(siteOf(x.topo, node))
 	s, ok := any(data).(Snapshotter)
 	if !ok {
 		return data, errNoSnapshotter
@@ -109,13 +109,17 @@ func (x *Replicated[S, Op, Res]) revive(text []byte) error {
 		if !x.wanted[node].Load() {
 			continue
 		}
-		var data S
+		var r *replica[S, Op, Res]
 		var err error
-		x.topo.Run(node, func() { data, err = x.restored(text) })
+		x.topo.Run(node, func() {
+			var data S
+			if data, err = x.restored(node, text); err == nil {
+				r = x.newReplica(node, data)
+			}
+		})
 		if err != nil {
 			return err
 		}
-		r := x.newReplica(node, data)
 		r.applied.Store(end)
 		fresh = append(fresh, r)
 	}

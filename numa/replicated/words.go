@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/bits"
 	"reflect"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 )
@@ -62,6 +63,7 @@ func valueOf[T any](w uint64) (v T) {
 // reader may see it half changed: who reads it beside a writer compares the
 // replica's gate before and after, and throws away what it saw if they differ.
 type wordTable struct {
+	site  site
 	cells atomic.Pointer[wordCells]
 	// count is the number of keys, that of the zero key included.
 	count atomic.Int64
@@ -79,14 +81,20 @@ type wordCells struct {
 
 const minCells = 16
 
-func newWordTable() *wordTable {
-	t := &wordTable{}
-	t.cells.Store(newWordCells(minCells))
+func newWordTable() *wordTable { return newWordTableAt(site{}) }
+
+func newWordTableAt(s site) *wordTable {
+	t := &wordTable{site: s}
+	t.cells.Store(newWordCells(s, s.leastCells()))
 	return t
 }
 
-func newWordCells(n int) *wordCells {
-	return &wordCells{make([]wordCell, n), uint8(64 - bits.Len(uint(n-1)))}
+// newWordCells returns n free cells. They may lie where the collector does not look:
+// who uses them beside a writer that replaces them keeps the wordCells alive.
+func newWordCells(s site, n int) *wordCells {
+	c := &wordCells{shift: uint8(64 - bits.Len(uint(n-1)))}
+	c.cells = wordsAt[wordCell](s, n, c)
+	return c
 }
 
 // home is where the search for a key begins (Fibonacci hashing: Knuth, The Art of
@@ -125,12 +133,16 @@ func (t *wordTable) load(key uint64) (uint64, bool) {
 		cell := &c.cells[i]
 		switch cell.key.Load() {
 		case key:
-			return cell.value.Load(), true
+			value := cell.value.Load()
+			runtime.KeepAlive(c)
+			return value, true
 		case 0:
+			runtime.KeepAlive(c)
 			return 0, false
 		}
 		i = (i + 1) & mask
 	}
+	runtime.KeepAlive(c)
 	return 0, false
 }
 
@@ -158,7 +170,7 @@ func (t *wordTable) store(key, value uint64) {
 // resize moves everything to a table of another size. Readers that still have the
 // old one read what was there before.
 func (t *wordTable) resize(n int) {
-	old, c := t.cells.Load(), newWordCells(n)
+	old, c := t.cells.Load(), newWordCells(t.site, n)
 	for i := range old.cells {
 		if key := old.cells[i].key.Load(); key != 0 {
 			j, _ := c.find(key)
@@ -200,13 +212,13 @@ func (t *wordTable) remove(key uint64) {
 	c.cells[gap].key.Store(0)
 	c.cells[gap].value.Store(0)
 	t.count.Add(-1)
-	if n := len(c.cells); n > minCells && int(t.count.Load())*8 < n {
+	if n := len(c.cells); n > t.site.leastCells() && int(t.count.Load())*8 < n {
 		t.resize(n / 2)
 	}
 }
 
 func (t *wordTable) clear() {
-	t.cells.Store(newWordCells(minCells))
+	t.cells.Store(newWordCells(t.site, t.site.leastCells()))
 	t.zeroThere.Store(false)
 	t.zeroValue.Store(0)
 	t.count.Store(0)
@@ -218,6 +230,7 @@ func (t *wordTable) each(fn func(key, value uint64) bool) {
 		return
 	}
 	c := t.cells.Load()
+	defer runtime.KeepAlive(c)
 	for i := range c.cells {
 		if key := c.cells[i].key.Load(); key != 0 && !fn(key, c.cells[i].value.Load()) {
 			return
@@ -301,9 +314,12 @@ func (t *wordTable) Apply(op wordOp) wordRes {
 }
 
 // Clone implements [Cloner].
-func (t *wordTable) Clone() *wordTable {
-	clone := newWordTable()
-	clone.cells.Store(newWordCells(len(t.cells.Load().cells)))
+func (t *wordTable) Clone() *wordTable { return t.cloneAt(site{}) }
+
+// cloneAt is Clone into memory of another site.
+func (t *wordTable) cloneAt(s site) *wordTable {
+	clone := &wordTable{site: s}
+	clone.cells.Store(newWordCells(s, max(len(t.cells.Load().cells), s.leastCells())))
 	t.each(func(key, value uint64) bool { clone.store(key, value); return true })
 	return clone
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ func TestImplementationsAgree(t *testing.T) {
 		var instances []Instance
 		var names []string
 		for _, im := range Implementations() {
-			if !im.Serves(s) {
+			if !im.Serves(s, keys) {
 				continue
 			}
 			inst, err := im.New(s, keys, 2)
@@ -45,6 +46,40 @@ func TestImplementationsAgree(t *testing.T) {
 					t.Fatalf("%s, step %d: %s gives %d, the bare structure %d", s.Name, step, names[i], got, want)
 				}
 			}
+		}
+	}
+}
+
+// Copy-on-write is measured where a block holds more than a write or two, and only of
+// what can be copied. What it copies shares nothing: a reader's copy stays as it was.
+func TestCopyOnWrite(t *testing.T) {
+	i := slices.IndexFunc(Implementations(), func(im Implementation) bool { return im.Name == "cow" })
+	cow := Implementations()[i]
+	for _, s := range Structures() {
+		if !cow.Serves(s, 1000) || cow.Serves(s, 1_000_000) || cow.Serves(Structure{Name: s.Name, New: s.New}, 1000) {
+			t.Errorf("%s: served with 1,000 keys %v, with 1,000,000 %v", s.Name, cow.Serves(s, 1000), cow.Serves(s, 1_000_000))
+		}
+		const keys = 300
+		store := s.New(keys)
+		content := func(s Store) (all []uint64) {
+			for k := range uint64(keys) {
+				all = append(all, s.Get(k))
+			}
+			return all
+		}
+		before := content(store)
+		clone := s.Clone(store)
+		if !slices.Equal(content(clone), before) {
+			t.Errorf("%s: a clone differs", s.Name)
+		}
+		for k := range uint64(keys) {
+			clone.Put(k, k+7)
+		}
+		if !slices.Equal(content(store), before) {
+			t.Errorf("%s: writes to a clone change the original", s.Name)
+		}
+		if slices.Equal(content(clone), before) {
+			t.Errorf("%s: writes change nothing: the test is blind", s.Name)
 		}
 	}
 }

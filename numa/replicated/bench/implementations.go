@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coreplica/coreplica/numa/replicated"
 )
@@ -24,6 +25,8 @@ type Implementation struct {
 	// Only is the structure that it implements, or empty if it makes any store
 	// usable by several workers.
 	Only string
+	// Copies says that each write copies the structure.
+	Copies bool
 	// Sequential says that it is not made for several workers. It runs with
 	// one, whatever the case says, to show what sharing costs.
 	Sequential bool
@@ -31,16 +34,28 @@ type Implementation struct {
 	New func(s Structure, keys, workers int) (Instance, error)
 }
 
-// Serves reports whether the implementation is one of the structure.
-func (i Implementation) Serves(s Structure) bool { return i.Only == "" || i.Only == s.Name }
+// copiedKeys is the most that a structure may hold to be copied by each write. A copy
+// of a thousand keys takes microseconds. A copy of a million takes tens of milliseconds,
+// more than a block lasts, so that a block would measure one write, or none.
+const copiedKeys = 1_000
+
+// Serves reports whether the implementation is one of the structure with so many
+// keys: what copies it needs a way to do so, and few of them.
+func (i Implementation) Serves(s Structure, keys int) bool {
+	if i.Copies && (s.Clone == nil || keys > copiedKeys) {
+		return false
+	}
+	return i.Only == "" || i.Only == s.Name
+}
 
 // Implementations returns those that need no third party: the bare structure,
-// locks, sync.Map, and replicas on one node and on two simulated ones.
+// locks, copy-on-write, sync.Map, and replicas on one node and on two simulated ones.
 func Implementations() []Implementation {
 	return []Implementation{
 		{Name: "bare", Sequential: true, New: newBare},
 		{Name: "mutex", New: newMutex},
 		{Name: "rwmutex", New: newRWMutex},
+		{Name: "cow", Copies: true, New: newCopyOnWrite},
 		{Name: "syncmap", Only: "hashmap", New: newSyncMap},
 		{Name: "replicated1", New: func(s Structure, keys, workers int) (Instance, error) { return newReplicated(s, keys, workers, 1) }},
 		{Name: "replicated2", New: func(s Structure, keys, workers int) (Instance, error) { return newReplicated(s, keys, workers, 2) }},
@@ -72,6 +87,25 @@ func newRWMutex(s Structure, keys, _ int) (Instance, error) {
 	return Instance{
 		Get: func(_ int, key uint64) uint64 { mu.RLock(); v := store.Get(key); mu.RUnlock(); return v },
 		Put: func(_ int, key, value uint64) { mu.Lock(); store.Put(key, value); mu.Unlock() },
+	}, nil
+}
+
+// newCopyOnWrite keeps an immutable copy behind a pointer: readers store nothing and
+// wait for nobody, and a write copies all. It is what Go has of read-copy-update.
+func newCopyOnWrite(s Structure, keys, _ int) (Instance, error) {
+	var current atomic.Pointer[Store]
+	first := s.New(keys)
+	current.Store(&first)
+	var mu sync.Mutex
+	return Instance{
+		Get: func(_ int, key uint64) uint64 { return (*current.Load()).Get(key) },
+		Put: func(_ int, key, value uint64) {
+			mu.Lock()
+			next := s.Clone(*current.Load())
+			next.Put(key, value)
+			current.Store(&next)
+			mu.Unlock()
+		},
 	}, nil
 }
 

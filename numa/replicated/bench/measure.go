@@ -171,7 +171,7 @@ func Compare(s Structure, all []Implementation, c Case, p Plan) ([]Result, error
 	scripts := c.scripts(p.Seed)
 	base := -1
 	for _, im := range all {
-		if !im.Serves(s) {
+		if !im.Serves(s, c.Keys) {
 			continue
 		}
 		inst, err := im.New(s, c.Keys, c.Workers)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"container/heap"
+	"maps"
 	"slices"
 	"sort"
 )
@@ -19,24 +20,29 @@ type Structure struct {
 	Name string
 	// New returns one with keys 0 to keys-1.
 	New func(keys int) Store
+	// Clone returns a copy that shares nothing with the original that either may
+	// change. It may be nil.
+	Clone func(Store) Store
 }
 
 // Structures returns the kinds: hash map, ordered map, LRU cache, priority queue,
 // and two accounts changed as one.
 func Structures() []Structure {
 	return []Structure{
-		{"hashmap", func(keys int) Store {
-			m := make(hashMap, keys)
-			for k := range uint64(keys) {
-				m[k] = k
-			}
-			return m
-		}},
-		{"ordered", func(keys int) Store { return newOrdered(keys) }},
-		{"lru", func(keys int) Store { return newLRU(keys) }},
-		{"heap", func(keys int) Store { return newQueue(keys) }},
-		{"transfer", func(keys int) Store { return accounts(make([]uint64, keys)) }},
+		{"hashmap", newHashMap, func(s Store) Store { return maps.Clone(s.(hashMap)) }},
+		{"ordered", func(keys int) Store { return newOrdered(keys) }, func(s Store) Store { return s.(*ordered).clone() }},
+		{"lru", func(keys int) Store { return newLRU(keys) }, func(s Store) Store { return s.(*lru).clone() }},
+		{"heap", func(keys int) Store { return newQueue(keys) }, func(s Store) Store { q := slices.Clone(*s.(*queue)); return &q }},
+		{"transfer", func(keys int) Store { return accounts(make([]uint64, keys)) }, func(s Store) Store { return slices.Clone(s.(accounts)) }},
 	}
+}
+
+func newHashMap(keys int) Store {
+	m := make(hashMap, keys)
+	for k := range uint64(keys) {
+		m[k] = k
+	}
+	return m
 }
 
 type hashMap map[uint64]uint64
@@ -65,6 +71,14 @@ func newOrdered(keys int) *ordered {
 		*last = append(*last, uint64Pair{k, k})
 	}
 	return o
+}
+
+func (o *ordered) clone() *ordered {
+	c := &ordered{make([][]uint64Pair, len(o.chunks))}
+	for i, chunk := range o.chunks {
+		c.chunks[i] = slices.Clone(chunk)
+	}
+	return c
 }
 
 func (o *ordered) find(key uint64) *uint64Pair {
@@ -124,6 +138,12 @@ func newLRU(keys int) *lru {
 	}
 	l.oldest = uint32(n - 1)
 	return l
+}
+
+func (l *lru) clone() *lru {
+	c := *l
+	c.index, c.entries = maps.Clone(l.index), slices.Clone(l.entries)
+	return &c
 }
 
 func (l *lru) Get(key uint64) uint64 {

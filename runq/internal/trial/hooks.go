@@ -36,6 +36,9 @@ var (
 	Punch func(q any, worker int) error
 	// Signal sends a signal to a worker's process, and says to which life.
 	Signal func(q any, worker int, sig syscall.Signal) (incarnation uint32, err error)
+	// Whole reports whether every log is served by its own worker with all its
+	// copies.
+	Whole func(q any) bool
 	// Logs returns the arbiter word of every log, and Lives the incarnation of
 	// every worker that is up, or 0.
 	Logs  func(q any) []protocol.ArbiterWord
