@@ -428,10 +428,12 @@ type counters struct {
 }
 
 func (c *counters) count(err error) {
+	if err == nil {
+		c.completed.Add(1)
+		return
+	}
 	var lost *LostError
 	switch {
-	case err == nil:
-		c.completed.Add(1)
 	case errors.Is(err, ErrCancelled):
 		c.cancelled.Add(1)
 	case errors.As(err, &lost):
