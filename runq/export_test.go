@@ -38,3 +38,6 @@ func (q *Queue) Owner(queue int) (worker int, state string) {
 	w := q.mem.Arbiter(protocol.Core(queue))
 	return int(w.Owner), fmt.Sprint(w)
 }
+
+// LoseControl damages the control page: the words of all owners are gone.
+func (q *Queue) LoseControl() { q.mem.LoseControl() }

@@ -337,3 +337,26 @@ func TestLongHandlerKeepsItsQueue(t *testing.T) {
 		t.Errorf("%d takeovers", n)
 	}
 }
+
+// A control page that says what cannot be ends the queue with an error for all
+// who wait.
+func TestControlPageIsLost(t *testing.T) {
+	q := openThreads(t, runq.Options{})
+	id, err := q.Submit(soon(t), runq.Job{Name: "echo", Delay: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := q.Wait(soon(t), id)
+		ended <- err
+	}()
+	q.LoseControl()
+	if err := <-ended; !errors.Is(err, runq.ErrControlLost) && !errors.Is(err, runq.ErrUnknown) {
+		t.Errorf("wait: %v", err)
+	}
+	eventually(t, "submissions are refused", func() bool {
+		_, err := q.Submit(soon(t), runq.Job{Name: "echo"})
+		return errors.Is(err, runq.ErrControlLost)
+	})
+}

@@ -318,8 +318,8 @@ func (q *Queue) tend() {
 		now := q.now()
 		for i, t := range q.tables {
 			w := q.mem.Arbiter(protocol.Core(i))
-			if w.Epoch < epochs[i] {
-				q.lose(fmt.Errorf("%w: queue %d goes back from epoch %d to %v: close it and open another", ErrControlLost, i, epochs[i], w))
+			if w.Epoch < epochs[i] || int(w.Owner) >= len(q.slots) || int(w.ActiveOwner) >= len(q.slots) {
+				q.lose(fmt.Errorf("%w: queue %d goes from epoch %d to %v: close it and open another", ErrControlLost, i, epochs[i], w))
 				return
 			}
 			epochs[i] = w.Epoch
@@ -428,10 +428,12 @@ type counters struct {
 }
 
 func (c *counters) count(err error) {
+	if err == nil {
+		c.completed.Add(1)
+		return
+	}
 	var lost *LostError
 	switch {
-	case err == nil:
-		c.completed.Add(1)
 	case errors.Is(err, ErrCancelled):
 		c.cancelled.Add(1)
 	case errors.As(err, &lost):

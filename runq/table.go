@@ -436,6 +436,9 @@ func (t *table) question(id ID, cancel bool) (State, *asker) {
 }
 
 func stateOf(err error) State {
+	if err == nil {
+		return Done
+	}
 	var lost *LostError
 	switch {
 	case errors.As(err, &lost):

@@ -18,9 +18,10 @@ const (
 	// maxPrefetch is how many tasks may be claimed beyond the handlers, where
 	// tasks are short.
 	maxPrefetch = 256
-	// prefetchShare of the tasks of a tick are claimed ahead: work for a
-	// fraction of a tick, so that hardly a task waits where it cannot be stolen.
-	prefetchShare = 8
+	// ahead is how much work is claimed ahead: more than the time that a handler
+	// takes to wake up, and so little that hardly a task waits where it cannot
+	// be stolen.
+	ahead = time.Millisecond
 	// careful is for how long after a crash nothing is claimed ahead: whatever
 	// is claimed when a worker dies is suspected of having killed it.
 	careful = 10 * time.Second
@@ -70,6 +71,7 @@ type worker struct {
 	prefetch       int
 	running        int // Attempts that are with the handlers.
 	crashed, stole clock.Instant
+	claimed        clock.Instant   // When attempts were begun, or ended, last.
 	inherited      []bool          // Logs taken from others, until a task of theirs starts.
 	question       protocol.Effect // The one that the last program ended with.
 	served         []protocol.Core
@@ -149,29 +151,15 @@ func (w *worker) end() {
 // turn does what there is to do, once. It reports whether there was anything.
 func (w *worker) turn() bool {
 	now := w.now()
-	w.taken = w.in.take(w.taken)
-	evs := w.evs[:0]
+	evs := w.hear(now)
 	if now.Sub(w.ticked) >= w.tickEvery {
 		evs = w.tick(now, evs)
 	}
 	evs = w.ends(now, evs)
-	busy := len(evs) > 0 || len(w.taken) > 0
-	for i := range w.taken {
-		ev := &w.taken[i]
-		if ev.Kind == protocol.EventSteal && !w.mayAsk(now) {
-			continue
-		}
-		if ev.Kind == protocol.EventExited {
-			w.exec.Exited(ev.Core, ev.Incarnation)
-			if ev.Crashed {
-				w.crashed, w.prefetch = now, 0
-			}
-		}
-		ev.Now = now
-		if evs = append(evs, *ev); len(evs) >= maxStep {
-			w.stepAll(evs)
-			evs = evs[:0]
-		}
+	busy := len(evs) > 0
+	for len(evs) >= maxStep {
+		w.stepAll(evs[:maxStep])
+		evs = evs[maxStep:]
 	}
 	if free := w.handlers + w.prefetch - w.running; free > 0 && busy {
 		evs = append(evs, protocol.Event{Kind: protocol.EventIdle, Now: now, Count: free})
@@ -180,10 +168,33 @@ func (w *worker) turn() bool {
 		w.stepAll(evs)
 	}
 	w.resume()
-	w.evs = evs[:0]
 	w.start()
 	w.flush()
 	return busy
+}
+
+// hear takes what is in the inbox. The events are the worker's, so the others are
+// put behind them.
+func (w *worker) hear(now clock.Instant) []protocol.Event {
+	w.taken = w.in.take(w.taken)
+	evs := w.taken
+	for i := range evs {
+		ev := &evs[i]
+		ev.Now = now
+		switch ev.Kind {
+		case protocol.EventSteal:
+			if !w.mayAsk(now) {
+				ev.Kind = 0 // The node knows no such event.
+			}
+		case protocol.EventExited:
+			w.exec.Exited(ev.Core, ev.Incarnation)
+			if ev.Crashed {
+				w.crashed = now
+				w.claimAhead(0)
+			}
+		}
+	}
+	return evs
 }
 
 // mayAsk reports whether to ask for tasks of others: when there is nothing to do
@@ -201,14 +212,10 @@ func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event 
 	w.ticked = now
 	w.mem.ReadControl(&w.control)
 	evs = append(evs, protocol.Event{Kind: protocol.EventTick, Now: now, Control: &w.control})
-	prefetch := min(w.rate/prefetchShare, maxPrefetch)
-	if now.Sub(w.crashed) < careful {
-		prefetch = 0
+	if w.rate == 0 && w.running > w.handlers {
+		w.claimAhead(0) // What is under way takes longer than a tick.
 	}
-	if w.rate = 0; prefetch != w.prefetch {
-		w.prefetch = prefetch
-		w.pool.setHold(prefetch / 2)
-	}
+	w.rate = 0
 	for _, r := range w.active {
 		if !r.reported && now.Sub(r.began) > w.taskLease {
 			r.reported = true
@@ -226,12 +233,36 @@ func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event 
 func (w *worker) ends(now clock.Instant, evs []protocol.Event) []protocol.Event {
 	w.finished = w.pool.take(w.finished)
 	w.rate += len(w.finished)
-	w.running -= len(w.finished)
+	if w.running -= len(w.finished); len(w.finished) > 0 {
+		w.adapt(now)
+	}
 	for i, r := range w.finished {
 		evs = w.tell(now, evs, r)
 		w.finished[i] = nil
 	}
 	return evs
+}
+
+// adapt decides how many tasks are claimed ahead, by how fast they end. When the
+// handlers have run dry soon, there should have been more.
+func (w *worker) adapt(now clock.Instant) {
+	took := now.Sub(w.claimed)
+	w.claimed = now
+	switch {
+	case now.Sub(w.crashed) < careful:
+		w.claimAhead(0)
+	case w.running == 0 && took < ahead:
+		w.claimAhead(2*w.prefetch + w.handlers)
+	case w.running > 0 && took > ahead:
+		w.claimAhead(min(w.prefetch, int(ahead*time.Duration(len(w.finished))/took)))
+	}
+}
+
+func (w *worker) claimAhead(n int) {
+	if n = min(n, maxPrefetch); n != w.prefetch {
+		w.prefetch = n
+		w.pool.setHold(n / 2)
+	}
 }
 
 func (w *worker) tell(now clock.Instant, evs []protocol.Event, r *run) []protocol.Event {
@@ -308,6 +339,9 @@ func (w *worker) resume() {
 func (w *worker) start() {
 	if len(w.begun) == 0 {
 		return
+	}
+	if len(w.begun) == w.running {
+		w.claimed = w.now() // The handlers were idle until now.
 	}
 	w.pool.put(w.begun)
 	clear(w.begun)

@@ -36,6 +36,9 @@ func (n *Node) look(c *Control) {
 	}
 	for i := range n.views {
 		w := UnpackArbiter(c.Arbiters[i])
+		if int(w.Owner) >= n.cfg.Cores || int(w.ActiveOwner) >= n.cfg.Cores {
+			continue // The page is damaged, which is for whoever opened the queue to say.
+		}
 		n.sawArbiter(Core(i), w)
 		n.views[i].drawn = max(n.views[i].drawn, uint32(c.Incarnations[i]))
 		// A swap that was asked for will tell by itself.

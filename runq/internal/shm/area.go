@@ -118,3 +118,6 @@ func (m *Memory) FlipBit(id protocol.RegionID, seq uint64, bit uint) bool {
 	atomic.StoreUint64(at, atomic.LoadUint64(at)^1<<(bit%64))
 	return true
 }
+
+// LoseControl clears the control page, for the same.
+func (m *Memory) LoseControl() { clearWords(m.control) }
