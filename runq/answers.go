@@ -86,7 +86,7 @@ func (t *table) renumber(old *entry) {
 func (t *table) answerAsk(e *entry, n *notice) {
 	switch n.code {
 	case protocol.CodeMoved:
-		e.where = n.core
+		e.where, e.denied = n.core, 0
 		t.ask(e)
 	case protocol.CodeCancelled:
 		t.end(e, Result{Err: ErrCancelled, Worker: int(n.log)}, n.log)
@@ -123,20 +123,31 @@ func (t *table) known(e *entry, n *notice) {
 	}
 }
 
-// forgotten takes that a log knows the number and no task. Only the log that it
-// was submitted to can mean by that that it has ended.
+// forgotten takes that a log knows the number and no task. When the log that it was
+// submitted to says so, the task has ended; but it may have ended in a log that it
+// moved to, and its result lies there.
 func (t *table) forgotten(e *entry, n *notice) {
-	switch {
-	case n.log != t.log:
+	if e.denied |= 1 << n.log; e.denied>>t.log&1 == 0 {
 		e.where = t.log
 		t.askLater(e)
-	case e.cancelAsked:
-		t.end(e, Result{Err: ErrCancelled, Worker: int(n.log)}, n.log)
-	case e.detached:
-		t.end(e, Result{Worker: int(n.log)}, n.log)
-	default:
-		t.end(e, Result{Err: fmt.Errorf("result of %v is gone: %w", e.id, ErrUnknown), Worker: int(n.log)}, n.log)
+		return
 	}
+	if e.detached {
+		t.end(e, Result{Worker: int(n.log)}, n.log)
+		return
+	}
+	for log := range protocol.Core(len(t.q.tables)) {
+		if e.denied>>log&1 == 0 {
+			e.where = log
+			t.askLater(e)
+			return
+		}
+	}
+	err := ErrCancelled
+	if !e.cancelAsked {
+		err = fmt.Errorf("result of %v is gone: %w", e.id, ErrUnknown)
+	}
+	t.end(e, Result{Err: err, Worker: int(n.log)}, n.log)
 }
 
 // reply answers those who asked.

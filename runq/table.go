@@ -29,8 +29,9 @@ const (
 type entry struct {
 	id    ID
 	state entryState
-	// where is the log to ask about it.
+	// where is the log to ask about it, denied those that know no such task.
 	where                 protocol.Core
+	denied                uint64
 	detached, cancelAsked bool
 	cells                 uint32
 	batch                 *batch

@@ -145,12 +145,12 @@ func (t *run) stop(ctx context.Context, rng *rand.Rand) {
 	worker := rng.IntN(t.cfg.Workers)
 	t.spared[worker].Store(true)
 	defer t.spared[worker].Store(false)
-	life := trial.Lives(t.q)[worker]
+	life, pid := trial.Lives(t.q)[worker], uint32(t.q.Stats().Workers[worker].PID)
 	if !t.send(worker, syscall.SIGUSR1) {
 		return
 	}
 	t.wound(worker)
-	t.note(Record{Kind: Stopped, Worker: uint16(worker)})
+	t.note(Record{Kind: Stopped, Worker: uint16(worker), Doer: pid})
 	sleep(ctx, caught)
 	t.send(worker, syscall.SIGSTOP)
 	sleep(ctx, t.cfg.Lease+2*killDeadline+time.Duration(rng.Int64N(int64(t.cfg.Lease))))

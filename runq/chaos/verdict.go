@@ -42,6 +42,11 @@ type Verdict struct {
 	FencedWrites int `json:"fenced_writes"`
 	Kills        int `json:"kills"`
 	Stops        int `json:"stops"`
+	// ZombieStarts are handlers that a worker started after it was stopped and
+	// taken for dead, while the trial kept it from being killed. A killed
+	// worker starts none; one that cannot be killed is fenced in what it writes
+	// to the queue and not in what its handlers do.
+	ZombieStarts int `json:"zombie_starts"`
 	// FailedTakers killed themselves between two steps of a takeover.
 	FailedTakers int   `json:"failed_takers"`
 	Takeovers    int   `json:"takeovers"`
@@ -83,6 +88,7 @@ func Judge(records []Record) Verdict {
 	v := Verdict{Schema: Schema}
 	tasks := map[uint64][]Record{}
 	killed := map[uint16][]int64{} // When workers were killed or stopped, not yet matched.
+	zombies := map[uint32]int64{}  // Since when a process is stopped for dead.
 	var takeovers []int64
 	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.TimeNs, b.TimeNs) })
 	for _, r := range records {
@@ -96,6 +102,7 @@ func Judge(records []Record) Verdict {
 			killed[r.Worker] = append(killed[r.Worker], r.TimeNs)
 		case Stopped:
 			v.Stops++
+			zombies[r.Doer] = r.TimeNs
 		case Continued:
 		case Inherited:
 			v.Takeovers++
@@ -110,12 +117,31 @@ func Judge(records []Record) Verdict {
 	}
 	v.TakeoverNs = timesOf(takeovers)
 	for _, id := range sortedKeys(tasks) {
+		tasks[id] = v.withoutZombies(tasks[id], zombies)
 		if bad := v.add(tasks[id]); bad != "" {
 			v.example(id, bad, tasks[id])
 		}
 	}
 	v.checkHistories(tasks)
 	return v
+}
+
+// withoutZombies leaves out the starts of workers that were stopped for dead, but
+// for those whose results were accepted.
+func (v *Verdict) withoutZombies(records []Record, zombies map[uint32]int64) []Record {
+	return slices.DeleteFunc(records, func(r Record) bool {
+		since, zombie := zombies[r.Doer]
+		if r.Kind != Began || !zombie || r.TimeNs <= since {
+			return false
+		}
+		if slices.ContainsFunc(records, func(o Record) bool {
+			return (o.Kind == Accepted || o.Kind == Seen) && o.Attempt == r.Attempt && o.Token == r.Token && o.Doer == r.Doer
+		}) {
+			return false
+		}
+		v.ZombieStarts++
+		return true
+	})
 }
 
 // add takes one task's records into account, and says what is wrong.

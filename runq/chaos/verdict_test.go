@@ -145,6 +145,23 @@ func TestJudgeFindsEachFault(t *testing.T) {
 	}
 }
 
+// What a zombie starts is told, and held against nobody; what another process starts
+// is.
+func TestJudgeTellsZombies(t *testing.T) {
+	records := []Record{
+		{Kind: Submitting, TimeNs: 1}, {Kind: Acknowledged, TimeNs: 2}, {Kind: Stopped, Worker: 1, Doer: 77, TimeNs: 3},
+		{Kind: Began, Attempt: 1, Doer: 78, TimeNs: 4}, {Kind: Accepting, Attempt: 1, Doer: 78, TimeNs: 5}, {Kind: Accepted, Attempt: 1, Doer: 78, TimeNs: 6},
+		{Kind: Began, Attempt: 1, Doer: 77, TimeNs: 9},
+	}
+	if v := Judge(records); v.ZombieStarts != 1 || v.Resurrected != 0 || v.Illegal != 0 {
+		t.Errorf("a zombie's start: %+v", v)
+	}
+	records[len(records)-1].Doer = 79
+	if v := Judge(records); v.ZombieStarts != 0 || v.Resurrected != 1 || v.Illegal != 1 {
+		t.Errorf("another's start: %+v", v)
+	}
+}
+
 // Where no worker failed, no attempt can have been lost with one.
 func TestJudgeWantsACauseForALoss(t *testing.T) {
 	records := []Record{{Kind: Submitting, Mode: AtMostOnce, TimeNs: 1}, {Kind: Acknowledged, Mode: AtMostOnce, TimeNs: 2}, {Kind: Lost, Mode: AtMostOnce, TimeNs: 3}}
