@@ -74,9 +74,9 @@ func work(started *proc.Started) (code int, err error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
 	}
-	// The loop must never wait for a handler's turn to end: there is a turn for
-	// each handler, the loop, both ends of the link and the collector.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.Handlers+4))
+	// The loop must never wait for a handler's turn to end, so there is one for
+	// each handler, for the loop and for the link. More would look for work.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.Handlers+2))
 	died, _, err := proc.Watch(started.Opener)
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: watch the opener: %w", started.Index, err)

@@ -32,19 +32,29 @@ func BenchmarkTask(b *testing.B) {
 					}
 					b.ReportAllocs()
 					b.ResetTimer()
+					var flying [][]runq.ID
+					land := func() {
+						for _, id := range flying[0] {
+							if _, err := q.Wait(ctx, id); err != nil && !detached {
+								b.Fatal(err)
+							}
+							if detached {
+								break
+							}
+						}
+						flying = flying[1:]
+					}
 					for n := 0; n < b.N; n += batch {
 						ids, err := q.SubmitBatch(ctx, jobs[:min(batch, b.N-n)])
 						if err != nil {
 							b.Fatal(err)
 						}
-						for _, id := range ids {
-							if detached {
-								break
-							}
-							if _, err := q.Wait(ctx, id); err != nil {
-								b.Fatal(err)
-							}
+						if flying = append(flying, ids); len(flying) > 4 {
+							land()
 						}
+					}
+					for len(flying) > 0 {
+						land()
 					}
 					for detached && q.Stats().Pending > 0 {
 					}
