@@ -69,3 +69,25 @@ func TestConfigRefusesNonsense(t *testing.T) {
 		}
 	}
 }
+
+// A queue with many tasks is taken over soon. How soon depends on the machine, so
+// the bound is loose: the trial has the tight one.
+func TestTakeoverTimesAreShort(t *testing.T) {
+	const queued = 2000
+	for _, silent := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		times, err := TimeTakeovers(ctx, TakeoverConfig{Samples: 5, Queued: queued, Lease: trialLease, Silent: silent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d tasks, silent %v: %+v", queued, silent, times)
+		least, most := int64(0), int64(5*time.Second)
+		if silent {
+			least = int64(trialLease / 2)
+		}
+		if times.N != 5 || times.P50 < least || times.Max > most {
+			t.Errorf("silent %v: %+v", silent, times)
+		}
+	}
+}

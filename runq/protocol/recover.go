@@ -31,9 +31,9 @@ type recovery struct {
 	// common is the lowest one: what stands above it was never in all copies,
 	// so it was never acknowledged, and it is no loss if it is gone.
 	common  uint64
-	found   map[uint64]Record
+	found   findings
 	arenas  [][]byte
-	data    map[TaskID][]byte
+	data    [][]byte // Payloads by the places of their tasks.
 	reports []Effect
 	asked   bool // An effect of this recovery is not answered yet.
 	blocked bool // There was no room; the next tick tries again.
@@ -278,7 +278,7 @@ func (n *Node) absorb(l *log, ev *Event) {
 		rec.best = max(rec.best, UnpackCommit(ev.Word).Tail)
 	}
 	if ev.OK && uint64(len(ev.Slots)) >= n.cfg.Slots*RecordWords {
-		one := n.mut&mutTruncate != 0 && (len(rec.found) > 0 || UnpackCommit(ev.Word).Tail < rec.best)
+		one := n.mut&mutTruncate != 0 && (rec.found.n > 0 || UnpackCommit(ev.Word).Tail < rec.best)
 		if !rec.self && !one {
 			rec.scan(ev, n.cfg, rec.best)
 		}
@@ -293,7 +293,6 @@ func (n *Node) absorb(l *log, ev *Event) {
 // measure finds how far the log goes.
 func (n *Node) measure(l *log) {
 	rec := l.rec
-	rec.found = map[uint64]Record{}
 	lowest := uint64(MaxTail)
 	rec.common = MaxTail
 	for _, w := range rec.words {
@@ -305,16 +304,50 @@ func (n *Node) measure(l *log) {
 	if n.mut&mutShortestLog != 0 && lowest < rec.best {
 		rec.best = lowest
 	}
+	rec.found = newFindings(rec.best-min(rec.best, n.cfg.Slots), rec.best)
 }
 
+// findings are the valid records of a part of a log.
+type findings struct {
+	records []Record // Of KindNone where there is none.
+	first   uint64
+	n       int
+}
+
+func newFindings(from, to uint64) findings { return findings{make([]Record, to-from), from, 0} }
+
+// at returns the record of a sequence number, or nil.
+func (f *findings) at(seq uint64) *Record {
+	if seq-f.first >= uint64(len(f.records)) || f.records[seq-f.first].Kind == KindNone {
+		return nil
+	}
+	return &f.records[seq-f.first]
+}
+
+// cover makes room for a part of the log that may go further than was known.
+func (f *findings) cover(from, to uint64) {
+	if from >= f.first && to <= f.first+uint64(len(f.records)) {
+		return
+	}
+	wider := newFindings(min(from, f.first), max(to, f.first+uint64(len(f.records))))
+	copy(wider.records[f.first-wider.first:], f.records)
+	wider.n = f.n
+	*f = wider
+}
+
+func (f *findings) clone() findings { return findings{slices.Clone(f.records), f.first, f.n} }
+
 func (rec *recovery) scan(ev *Event, cfg Config, best uint64) {
-	for seq := best - min(best, cfg.Slots); seq < best; seq++ {
-		if _, ok := rec.found[seq]; ok {
+	oldest := best - min(best, cfg.Slots)
+	rec.found.cover(oldest, best)
+	for seq := oldest; seq < best; seq++ {
+		if rec.found.at(seq) != nil {
 			continue
 		}
 		at := (seq & (cfg.Slots - 1)) * RecordWords
 		if r, err := decodeAt(ev.Slots[at:at+RecordWords], cfg.Run, rec.epoch, seq); err == nil {
-			rec.found[seq] = r
+			rec.found.records[seq-rec.found.first] = r
+			rec.found.n++
 		}
 	}
 }
@@ -329,7 +362,7 @@ func (n *Node) rebuild(l *log) {
 		n.replay(l)
 		n.inherit(l)
 	}
-	rec.data = map[TaskID][]byte{}
+	rec.data = make([][]byte, len(l.q.tasks))
 	for _, i := range l.q.sorted() {
 		t := &l.q.tasks[i]
 		if t.Payload.Bytes == 0 {
@@ -337,7 +370,7 @@ func (n *Node) rebuild(l *log) {
 		}
 		data, ok := rec.payload(t.Payload)
 		if ok {
-			rec.data[t.ID] = data
+			rec.data[t.place] = data
 			continue
 		}
 		t.Payload = Ref{}
@@ -350,7 +383,7 @@ func (n *Node) rebuild(l *log) {
 			l.q.end(t, StateLost)
 		}
 	}
-	rec.found, rec.arenas = nil, nil
+	rec.found, rec.arenas = findings{}, nil
 }
 
 func (rec *recovery) payload(ref Ref) ([]byte, bool) {
@@ -381,14 +414,13 @@ func (n *Node) replay(l *log) {
 	start := rec.best
 	for start > oldest {
 		start--
-		if r, ok := rec.found[start]; ok && r.Kind == KindSnapBegin && start+r.ID.N+1 < rec.best {
+		if r := rec.found.at(start); r != nil && r.Kind == KindSnapBegin && start+r.ID.N+1 < rec.best {
 			break
 		}
 	}
 	for seq := start; seq < rec.best; seq++ {
-		r, ok := rec.found[seq]
-		if ok {
-			l.q.apply(&r)
+		if r := rec.found.at(seq); r != nil {
+			l.q.apply(r)
 			continue
 		}
 		if n.mut&mutTruncate != 0 && seq > start {
@@ -492,7 +524,7 @@ func (n *Node) copyOut(l *log) {
 	l.arena = newArena(n.cfg.Cells)
 	for _, i := range l.q.sorted() {
 		t := &l.q.tasks[i]
-		if t.Payload, _ = n.store(l, l.rec.data[t.ID]); t.Payload.Bytes != uint32(len(l.rec.data[t.ID])) {
+		if t.Payload, _ = n.store(l, l.rec.data[t.place]); t.Payload.Bytes != uint32(len(l.rec.data[t.place])) {
 			panic("protocol: payloads that fitted one arena do not fit another")
 		}
 	}

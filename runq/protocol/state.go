@@ -33,7 +33,7 @@ func (l *log) clone() *log {
 	if l.rec != nil {
 		rec := *l.rec
 		rec.victims, rec.sources, rec.words = slices.Clone(rec.victims), slices.Clone(rec.sources), slices.Clone(rec.words)
-		rec.found, rec.arenas, rec.data = maps.Clone(rec.found), slices.Clone(rec.arenas), maps.Clone(rec.data)
+		rec.found, rec.arenas, rec.data = rec.found.clone(), slices.Clone(rec.arenas), slices.Clone(rec.data)
 		rec.reports = slices.Clone(rec.reports)
 		c.rec = &rec
 	}
@@ -111,8 +111,10 @@ func (l *log) appendState(b []byte) []byte {
 		for _, w := range rec.words {
 			b = put(b, w.Pack())
 		}
-		for _, seq := range slices.Sorted(maps.Keys(rec.found)) {
-			b = put(b, seq, uint64(rec.found[seq].Kind), rec.found[seq].ID.N)
+		for i := range rec.found.records {
+			if r := &rec.found.records[i]; r.Kind != KindNone {
+				b = put(b, rec.found.first+uint64(i), uint64(r.Kind), r.ID.N)
+			}
 		}
 		b = put(b, uint64(len(rec.reports)))
 	}
@@ -131,7 +133,7 @@ func (q *queue) appendState(b []byte) []byte {
 // QueueOf rebuilds a log from the words of one region, for checks that trust no
 // node's memory: the state of each task, and whether an ID was ever seen.
 func QueueOf(cfg Config, region RegionID, commit CommitWord, slots []uint64) (state func(TaskID) TaskState, seen func(TaskID) bool) {
-	rec := &recovery{epoch: region.Epoch, best: commit.Tail, found: map[uint64]Record{}, sources: []Core{region.Host}}
+	rec := &recovery{epoch: region.Epoch, best: commit.Tail, found: newFindings(commit.Tail-min(commit.Tail, cfg.Slots), commit.Tail), sources: []Core{region.Host}}
 	rec.scan(&Event{Slots: slots}, cfg, rec.best)
 	n := &Node{cfg: cfg, views: make([]view, cfg.Cores)}
 	l := &log{id: region.Log, q: newQueue(cfg.Run), rec: rec}
