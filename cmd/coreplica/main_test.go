@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/runq"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
+	runq.Main()
 	testscript.Main(testkit.Checked{M: m}, map[string]func(){"coreplica": main})
 }
 

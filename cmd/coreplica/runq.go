@@ -21,18 +21,21 @@ import (
 func newRunqCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runq",
-		Short: "Try the protocol of the replicated run queue",
-		Long: `Try the protocol of the replicated run queue, whose tasks survive the core that
-they wait on: in a simulator that lets everything go wrong that can, and in an
-explorer that walks all states of a small system. Both execute the protocol
-itself, one store and one compare-and-swap at a time.`,
-		Example: `  # Crashes, pauses, zombies and a bad network, from 2,000 seeds.
+		Short: "Try the replicated run queue, and break it",
+		Long: `Try the replicated run queue, whose tasks survive the core that they wait on: with
+real worker processes that are killed, in a simulator that lets everything go
+wrong that can, and in an explorer that walks all states of a small system. All of
+them execute the same protocol, one store and one compare-and-swap at a time.`,
+		Example: `  # Kill workers with their memory, and see that nothing is lost.
+  coreplica runq chaos
+
+  # Crashes, pauses, zombies and a bad network, from 2,000 seeds.
   coreplica runq sim
 
   # All states of three cores, two copies, two tasks and two failures, one of them a zombie.
   coreplica runq explore`,
 	}
-	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd())
+	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd(), newRunqBenchCmd(), newRunqChaosCmd())
 	return cmd
 }
 

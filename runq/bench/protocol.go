@@ -15,7 +15,7 @@ import (
 // counterpart of the uncontended channel.
 func NewProtocol(k int) Contender {
 	return Contender{Name: Protocol, Mode: "cycle", K: k, Workers: 1, New: func() (Instance, error) {
-		c, err := newCycle(k)
+		c, err := newCycle(Point{Cores: k, K: k})
 		if err != nil {
 			return Instance{}, err
 		}
@@ -54,9 +54,13 @@ func (o outside) Do(e *protocol.Effect) {
 	}
 }
 
-func newCycle(k int) (*cycle, error) {
+// newCycle returns nodes of which the first serves its log with all its copies. The
+// others live only if they hold one: what more cores cost is what the first knows
+// of them.
+func newCycle(size Point) (*cycle, error) {
+	k := size.K
 	cfg := protocol.Config{
-		Geometry: protocol.Geometry{Cores: k, Slots: 1 << 12, Cells: 1 << 12}, Run: 1, K: k,
+		Geometry: size.geometry(), Run: 1, K: k,
 		Lease: clock.Lease{Length: 365 * 24 * time.Hour, Epsilon: time.Second}, Retry: time.Hour, KillDeadline: time.Hour,
 	}
 	memory, err := shm.NewHeap(cfg.Geometry)
@@ -80,8 +84,16 @@ func newCycle(k int) (*cycle, error) {
 			c.step(core, protocol.Event{Kind: protocol.EventTick, Control: &c.control})
 		}
 	}
-	if w := memory.Arbiter(0); w.Phase != protocol.Active || w.InSync(k).Len() != k {
+	if w := memory.Arbiter(0); w.Phase != protocol.Active || w.InSync(size.Cores).Len() != k {
 		return nil, fmt.Errorf("the log has not all copies: %v", w)
+	}
+	// Tasks that wait are less urgent than those that come and go.
+	c.accepted = 0
+	for range size.Waiting {
+		c.step(0, protocol.Event{Kind: protocol.EventSubmit, Task: protocol.Record{ID: c.nodes[0].Allocate(), NotBefore: protocol.MaxTime}, Payload: c.payload[:1]})
+	}
+	if c.accepted != size.Waiting {
+		return nil, fmt.Errorf("%w: %d of %d tasks that shall wait", errStuck, c.accepted, size.Waiting)
 	}
 	return c, nil
 }

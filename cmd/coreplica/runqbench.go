@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coreplica/coreplica/runq/bench"
+	"github.com/coreplica/coreplica/runq/chaos"
+)
+
+func newRunqBenchCmd() *cobra.Command {
+	var p bench.Plan
+	var growth, silent bool
+	var takeovers, queued int
+	lease := chaos.DefaultLease
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Say what a task costs beside a buffered channel, and how long takeovers take",
+		Long: `Take tasks with payloads of 64 bytes through queues, from submission over claim to
+result: a buffered channel with one goroutine, a pool behind a channel, the
+protocol alone with one, two and three copies, and the queue itself, with
+goroutines and with processes as workers. They run in short blocks, in turn; a
+ratio is the median over blocks of one round, with its 95 percent interval. Other
+pools are compared in the benchmarks module.
+
+With --growth, say how the protocol's cost grows with cores, copies and tasks that
+wait. With --takeovers, fail a worker process again and again, memory and all,
+with many tasks in its queue, and give the time from the signal to the first claim
+of an inherited task.`,
+		Example: `  coreplica runq bench
+  coreplica runq bench -o json | jq -r '[.impl, .mode, .k, .ratio_to_channel, .ratio_to_k1] | @tsv'
+  coreplica runq bench --growth
+  coreplica runq bench --takeovers 200 --queued 10000`,
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&p.Rounds, "rounds", 10, "rounds of blocks")
+	flags.DurationVar(&p.Length, "length", 30*time.Millisecond, "length of a block")
+	flags.Uint64Var(&p.Seed, "seed", 1, "seed of the order")
+	flags.BoolVar(&growth, "growth", false, "compare sizes instead")
+	flags.IntVar(&takeovers, "takeovers", 0, "time so many takeovers instead")
+	flags.IntVar(&queued, "queued", 10_000, "tasks in the queue that is taken over")
+	flags.BoolVar(&silent, "silent", false, "stop the worker instead of killing it: only its lease tells")
+	flags.DurationVar(&lease, "lease", lease, "the lease of workers whose takeovers are timed")
+	output := outputFlag(cmd, bench.Formats()...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		w := cmd.OutOrStdout()
+		switch {
+		case p.Rounds < 1 || p.Length <= 0 || takeovers < 0 || queued < 1 || lease <= 0:
+			return usageError(errors.New("--rounds, --length, --queued and --lease must be above zero"))
+		case (growth || takeovers > 0) && output.value == "bench":
+			return usageError(errors.New("-o bench is for the comparison of queues alone"))
+		case takeovers > 0:
+			return timeTakeovers(cmd, w, output.value, chaos.TakeoverConfig{Samples: takeovers, Queued: queued, Lease: lease, Silent: silent})
+		case growth:
+			return compareGrowth(w, output.value, p)
+		}
+		all := bench.Contenders()
+		for k := 1; k <= 2; k++ {
+			all = append(all, bench.NewQueue(false, 2, k))
+		}
+		rows, err := bench.Compare(all, p)
+		if err != nil {
+			return err
+		}
+		return bench.Write(w, rows, output.value)
+	}
+	return cmd
+}
+
+func compareGrowth(w io.Writer, format string, p bench.Plan) error {
+	rows, err := bench.CompareGrowth(p)
+	if err != nil {
+		return err
+	}
+	if format != "json" {
+		return bench.WriteGrowth(w, rows)
+	}
+	enc := json.NewEncoder(w)
+	for _, r := range rows {
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeoverReport is what `coreplica runq bench --takeovers -o json` prints.
+type takeoverReport struct {
+	Schema     string      `json:"schema"`
+	Queued     int         `json:"queued"`
+	Silent     bool        `json:"silent"`
+	LeaseNS    int64       `json:"lease_ns"`
+	TakeoverNS chaos.Times `json:"takeover_ns"`
+}
+
+func timeTakeovers(cmd *cobra.Command, w io.Writer, format string, c chaos.TakeoverConfig) error {
+	last := time.Now()
+	c.Progress = func(done, of int) {
+		if time.Since(last) > 2*time.Second {
+			last = time.Now()
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d takeovers\n", done, of)
+		}
+	}
+	times, err := chaos.TimeTakeovers(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	report := takeoverReport{"coreplica.runq.takeover/1", c.Queued, c.Silent, c.Lease.Nanoseconds(), times}
+	if format == "json" {
+		return writeJSON(w, report)
+	}
+	signal := "SIGKILL"
+	if c.Silent {
+		signal = "SIGSTOP"
+	}
+	ms := func(ns int64) float64 { return float64(ns) / 1e6 }
+	_, err = fmt.Fprintf(w, "from %s to the first inherited claim, %d tasks queued, lease %v: p50 %.1f ms, p99 %.1f ms, max %.1f ms of %d takeovers\n",
+		signal, c.Queued, c.Lease, ms(times.P50), ms(times.P99), ms(times.Max), times.N)
+	return err
+}
