@@ -39,8 +39,9 @@ const (
 	// WritesFenced is a publication that was refused: another owns the queue.
 	WritesFenced
 	// CPULeft is a worker whose CPU went offline: it gets no new tasks, those
-	// that it has go on elsewhere, and idle workers take them. CPUBack ends it.
+	// that it has go on elsewhere, and idle workers take them.
 	CPULeft
+	// CPUBack is the end of that.
 	CPUBack
 	// WorkersHang is when all workers stand still and nobody is left to take
 	// over: they are killed and started anew.
