@@ -208,9 +208,9 @@ func TestLogIsFull(t *testing.T) {
 	q := openProcesses(t, runq.Options{Workers: 1, Slots: 64, MaxPending: 1000})
 	jobs := make([]runq.Job, 100)
 	for i := range jobs {
-		jobs[i] = runq.Job{Name: "echo", Delay: time.Second}
+		jobs[i] = runq.Job{Name: "echo", Delay: time.Hour}
 	}
-	short, stop := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	short, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer stop()
 	ids, err := q.SubmitBatch(short, jobs)
 	if !errors.Is(err, runq.ErrFull) {
@@ -220,8 +220,8 @@ func TestLogIsFull(t *testing.T) {
 	for _, id := range ids {
 		if id.N > 0 {
 			taken++
-			if r, err := q.Wait(soon(t), id); err != nil || r.Err != nil {
-				t.Errorf("%v: %+v, %v", id, r, err)
+			if err := q.Cancel(soon(t), id); err != nil {
+				t.Error(err)
 			}
 		}
 	}

@@ -275,9 +275,10 @@ func (q *Queue) born(core protocol.Core, incarnation uint32) {
 	s.mu.Unlock()
 	for _, other := range q.slots {
 		other.mu.Lock()
-		dead, crashed, up := other.dead, other.crashed, other.up
+		dead, crashed := other.dead, other.crashed
 		other.mu.Unlock()
-		if other.core != core && dead > 0 && !up {
+		// Also of one that lives again: how it died counts against its tasks.
+		if other.core != core && dead > 0 {
 			q.post(core, []protocol.Event{{Kind: protocol.EventExited, Core: other.core, Incarnation: dead, Crashed: crashed}})
 		}
 	}
