@@ -60,6 +60,11 @@ func (t *table) answerSubmit(e *entry, n *notice) {
 		t.accept(e)
 		t.answerAsk(e, n)
 	case protocol.CodeClosed:
+		if e.resent {
+			// Nobody knows what the owner before had made of it.
+			t.end(e, Result{Err: &LostError{e.id, LostLog}, Worker: int(n.log)}, n.log)
+			return
+		}
 		t.renumber(e)
 	default:
 		t.refuse(e, n.code)

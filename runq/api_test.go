@@ -13,12 +13,8 @@ import (
 // result submits a job and waits for how it ends.
 func result(t *testing.T, q *runq.Queue, j runq.Job) runq.Result {
 	t.Helper()
-	ctx := soon(t)
-	id, err := q.Submit(ctx, j)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := q.Wait(ctx, id)
+	id := submitAll(t, q, []runq.Job{j})[0]
+	r, err := q.Wait(soon(t), id)
 	if err != nil {
 		t.Fatal(err)
 	}

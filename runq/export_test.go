@@ -3,6 +3,7 @@ package runq
 import (
 	"fmt"
 
+	"github.com/coreplica/coreplica/numa"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -41,3 +42,6 @@ func (q *Queue) Owner(queue int) (worker int, state string) {
 
 // LoseControl damages the control page: the words of all owners are gone.
 func (q *Queue) LoseControl() { q.mem.LoseControl() }
+
+// CPUsOnline tells which CPUs are online.
+func (q *Queue) CPUsOnline(cpus ...int) { q.cpusOnline(numa.ListOf(cpus...)) }

@@ -38,11 +38,20 @@ const (
 	TaskStuck
 	// WritesFenced is a publication that was refused: another owns the queue.
 	WritesFenced
+	// CPULeft is a worker whose CPU went offline: it gets no new tasks, those
+	// that it has go on elsewhere, and idle workers take them.
+	CPULeft
+	// CPUBack is the end of that.
+	CPUBack
+	// WorkersHang is when all workers stand still and nobody is left to take
+	// over: they are killed and started anew.
+	WorkersHang
 	happeningKinds
 )
 
 var happeningNames = [happeningKinds]string{"", "worker-up", "worker-died", "worker-fenced", "worker-killed", "takeover-began", "victim-killed",
-	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced"}
+	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced",
+	"cpu-left", "cpu-back", "workers-hang"}
 
 func (k HappeningKind) String() string {
 	if k < happeningKinds {

@@ -142,6 +142,7 @@ func (c *child) bound(w *worker, s setup) {
 		loop()
 		return
 	}
+	w.recheck = b.Recheck
 	if err := b.Run(context.Background(), loop); err != nil {
 		fmt.Fprintln(os.Stderr, "runq:", err) // Without a limit of time it runs.
 	}

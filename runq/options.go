@@ -9,6 +9,7 @@ import (
 
 	"github.com/coreplica/coreplica/numa"
 	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/proc"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -81,6 +82,9 @@ const (
 	leastArena   = 64 << 10
 )
 
+// mostPayload leaves room in a frame for what goes with a payload.
+const mostPayload = proc.MaxFrameBytes / 2
+
 // maxWorkers is what the protocol's words have room for.
 const maxWorkers = protocol.MaxCores
 
@@ -110,7 +114,7 @@ func (o Options) withDefaults() (Options, error) {
 	share := defaultBytes / max(regions, 1) / 2
 	o.Slots = cmp.Or(o.Slots, min(max(floorPower(share/(protocol.RecordWords*8)), leastSlots), mostSlots))
 	o.ArenaBytes = cmp.Or(o.ArenaBytes, min(max(share, leastArena), mostArena))
-	o.MaxPayload = cmp.Or(o.MaxPayload, max(o.ArenaBytes/4-longHeader, 1))
+	o.MaxPayload = cmp.Or(o.MaxPayload, min(max(o.ArenaBytes/4-longHeader, 1), mostPayload))
 	o.MaxPending = cmp.Or(o.MaxPending, max(o.Workers*o.Slots/4, 1))
 	o.Handlers = cmp.Or(o.Handlers, 1)
 	if o.Logger == nil {
@@ -123,6 +127,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("handlers, bounds and sizes must be above 0: %w", ErrInvalid)
 	case o.MaxPayload+longHeader > o.ArenaBytes:
 		return o, fmt.Errorf("payloads of %d bytes do not fit an arena of %d: %w", o.MaxPayload, o.ArenaBytes, ErrInvalid)
+	case !o.Threads && o.MaxPayload > mostPayload:
+		return o, fmt.Errorf("payloads of %d bytes: worker processes take %d at most: %w", o.MaxPayload, mostPayload, ErrInvalid)
 	case min(o.Lease, o.KillDeadline, o.Grace, o.ResultRetention, o.TaskLease) < 0:
 		return o, fmt.Errorf("a time is below 0: %w", ErrInvalid)
 	}

@@ -62,8 +62,10 @@ func newPool(w *worker, handlers int) *pool {
 // put hands runs to the handlers.
 func (p *pool) put(runs []*run) {
 	p.mu.Lock()
-	if p.head == len(p.todo) {
-		p.todo, p.head = p.todo[:0], 0
+	if p.head > len(p.todo)/2 {
+		n := copy(p.todo, p.todo[p.head:])
+		clear(p.todo[n:])
+		p.todo, p.head = p.todo[:n], 0
 	}
 	p.todo = append(p.todo, runs...)
 	wake := min(p.idle, len(runs))

@@ -240,7 +240,7 @@ func (q *Queue) event(b *batch, j *Job, id ID, now clock.Instant, log protocol.C
 func (q *Queue) choose(j *Job) *table {
 	start := int(q.next.Add(1))
 	var best *table
-	least := 0
+	least, away := 0, false
 	for i := range q.tables {
 		k := (start + i) % len(q.tables)
 		if !j.Affinity.fits(k, q.seats[k]) {
@@ -250,8 +250,9 @@ func (q *Queue) choose(j *Job) *table {
 		t.mu.Lock()
 		pending := t.pending
 		t.mu.Unlock()
-		if best == nil || pending < least {
-			best, least = t, pending
+		// One whose CPU has left comes last.
+		if off := q.slots[k].away.Load(); best == nil || away && !off || away == off && pending < least {
+			best, least, away = t, pending, off
 		}
 	}
 	return best

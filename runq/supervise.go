@@ -53,6 +53,8 @@ type slot struct {
 	deaths               int // In a row, without a time of health between them.
 	bornAt               clock.Instant
 	completed            atomic.Uint64
+	watch                clock.Watch // Of its heartbeat; for tend alone.
+	away                 atomic.Bool // Its CPU is offline.
 	lossy                atomic.Bool // Something to or from it was dropped: ask again.
 }
 
@@ -112,7 +114,7 @@ func (q *Queue) restart(core protocol.Core, crashed bool) {
 func (q *Queue) died(core protocol.Core, incarnation uint32, cause error) (crashed bool) {
 	s := q.slots[core]
 	s.mu.Lock()
-	s.up, s.link = false, nil
+	s.up, s.link, s.life = false, nil, 0
 	crashed = s.crashed
 	if incarnation > s.dead {
 		crashed = s.doomed < incarnation && s.fenced < incarnation
@@ -273,9 +275,10 @@ func (q *Queue) born(core protocol.Core, incarnation uint32) {
 	s.mu.Unlock()
 	for _, other := range q.slots {
 		other.mu.Lock()
-		dead, crashed, up := other.dead, other.crashed, other.up
+		dead, crashed := other.dead, other.crashed
 		other.mu.Unlock()
-		if other.core != core && dead > 0 && !up {
+		// Also of one that lives again: how it died counts against its tasks.
+		if other.core != core && dead > 0 {
 			q.post(core, []protocol.Event{{Kind: protocol.EventExited, Core: other.core, Incarnation: dead, Crashed: crashed}})
 		}
 	}
@@ -308,7 +311,8 @@ const tendEvery = time.Millisecond
 func (q *Queue) tend() {
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
-	epochs := make([]uint32, len(q.tables))
+	var before, control protocol.Control
+	q.mem.ReadControl(&before)
 	for n := 0; ; n++ {
 		select {
 		case <-q.closing:
@@ -316,14 +320,14 @@ func (q *Queue) tend() {
 		case <-tick.C:
 		}
 		now := q.now()
+		q.mem.ReadControl(&control)
+		if err := q.checkControl(&before, &control); err != nil {
+			q.lose(err)
+			return
+		}
+		before, control = control, before
 		for i, t := range q.tables {
-			w := q.mem.Arbiter(protocol.Core(i))
-			if w.Epoch < epochs[i] || int(w.Owner) >= len(q.slots) || int(w.ActiveOwner) >= len(q.slots) {
-				q.lose(fmt.Errorf("%w: queue %d goes from epoch %d to %v: close it and open another", ErrControlLost, i, epochs[i], w))
-				return
-			}
-			epochs[i] = w.Epoch
-			q.follow(t, w)
+			q.follow(t, protocol.UnpackArbiter(before.Arbiters[i]))
 			t.tick(now)
 		}
 		if n%stealEvery == 0 {
@@ -331,6 +335,10 @@ func (q *Queue) tend() {
 		}
 		if n%lossyEvery == 0 {
 			q.makeUp()
+			q.rescue(now)
+		}
+		if n%cpusEvery == 0 {
+			q.followCPUs()
 		}
 	}
 }

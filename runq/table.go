@@ -41,6 +41,8 @@ type entry struct {
 	result                Result
 	endedAt               clock.Instant
 	due, full             bool // It is among those to ask again; the last answer was "full".
+	// resent says that it was submitted to more than one owner of the log.
+	resent bool
 	// asked counts questions that were not answered yet. Only the last answer
 	// may ask again, or each question would go on for ever beside the others.
 	asked int
@@ -294,7 +296,7 @@ func (t *table) reask(log protocol.Core) {
 	slices.Sort(keys)
 	for _, key := range keys {
 		e := &t.slab[t.tasks[key]]
-		e.asked = 0
+		e.asked, e.resent = 0, e.state == submitting
 		t.ask(e)
 	}
 	for _, ev := range t.collects {

@@ -22,6 +22,12 @@ const (
 	// takes to wake up, and so little that hardly a task waits where it cannot
 	// be stolen.
 	ahead = time.Millisecond
+	// A tick is a small part of a lease. It is also how late a delayed task, or a
+	// result that nobody hurried for, can be.
+	leastTick = 500 * time.Microsecond
+	mostTick  = 5 * time.Millisecond
+	// recheckEvery is how soon a loop goes back to a CPU that returned.
+	recheckEvery = time.Second
 	// careful is for how long after a crash nothing is claimed ahead: whatever
 	// is claimed when a worker dies is suspected of having killed it.
 	careful = 10 * time.Second
@@ -45,6 +51,9 @@ type worker struct {
 	taskLease  time.Duration
 	// recorder is called with each step; nil in production.
 	recorder func([]protocol.Event, []protocol.Effect)
+	// recheck binds the loop to its CPU again; nil for goroutines.
+	recheck   func()
+	rechecked clock.Instant
 	// doomed ends the loop from outside: a goroutine cannot be killed.
 	doomed atomic.Bool
 	life   atomic.Uint32 // The incarnation, for others.
@@ -99,7 +108,7 @@ func newWorker(c workerConfig) (*worker, error) {
 	w := &worker{
 		core: c.core, node: node, mem: c.mem, cfg: c.cfg, in: c.in, now: c.now, began: c.began, post: c.post,
 		maxPayload: c.maxPayload, handlers: c.handlers, taskLease: c.taskLease,
-		tickEvery: max(c.cfg.Lease.Renewal()/4, 500*time.Microsecond), inherited: make([]bool, c.cfg.Cores), crashed: -clock.Instant(careful),
+		tickEvery: min(max(c.cfg.Lease.Renewal()/4, leastTick), mostTick), inherited: make([]bool, c.cfg.Cores), crashed: -clock.Instant(careful),
 	}
 	w.exec = shm.NewExecutor(c.mem, node, w)
 	w.prepare()
@@ -216,6 +225,10 @@ func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event 
 		w.claimAhead(0) // What is under way takes longer than a tick.
 	}
 	w.rate = 0
+	if w.recheck != nil && now.Sub(w.rechecked) >= recheckEvery {
+		w.rechecked = now
+		w.recheck()
+	}
 	for _, r := range w.active {
 		if !r.reported && now.Sub(r.began) > w.taskLease {
 			r.reported = true

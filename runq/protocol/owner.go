@@ -70,13 +70,18 @@ type cellRun struct {
 // submit takes a task.
 func (n *Node) submit(ev *Event) {
 	id := ev.Task.ID
-	l, code := n.admit(ev)
+	l, code := n.serves(id, id.Core)
+	if code == 0 {
+		// A task that is known was taken, whatever is refused now: its
+		// submitter asks again because it was not answered.
+		if t := l.q.find(id); t != nil || l.q.seen.has(id) && !l.q.seen.closed(id.Stream) {
+			n.known(l, id, t)
+			return
+		}
+		code = n.admit(l, ev)
+	}
 	if code != 0 {
 		n.answer(id.Core, id, code)
-		return
-	}
-	if t := l.q.find(id); t != nil || l.q.seen.has(id) {
-		n.known(l, id, t)
 		return
 	}
 	r := ev.Task
@@ -96,26 +101,23 @@ func (n *Node) submit(ev *Event) {
 	n.answer(l.id, id, CodeAccepted)
 }
 
-// admit says why a task is not taken, or which log takes it.
-func (n *Node) admit(ev *Event) (*log, Code) {
+// admit says why a log does not take a task, or returns 0.
+func (n *Node) admit(l *log, ev *Event) Code {
 	id := ev.Task.ID
-	l, code := n.serves(id, id.Core)
 	switch {
-	case code != 0:
-		return nil, code
 	case id.N == 0 || id.N > MaxN || ev.Task.Mode >= modes || ev.Task.Prio > MaxPrio ||
 		ev.Task.NotBefore > MaxTime || ev.Task.Deadline > MaxTime || ev.Task.Affinity > MaxCores:
-		return nil, CodeInvalid
+		return CodeInvalid
 	case n.draining:
-		return nil, CodeDraining
+		return CodeDraining
 	case len(l.members) < n.cfg.MinInSync:
-		return nil, CodeDegraded
+		return CodeDegraded
 	case l.q.seen.closed(id.Stream):
-		return nil, CodeClosed
+		return CodeClosed
 	case cells(len(ev.Payload)) > n.cfg.Cells:
-		return nil, CodeTooLarge
+		return CodeTooLarge
 	}
-	return l, 0
+	return 0
 }
 
 // serves returns the log that a request is about, or the answer to it.

@@ -265,3 +265,23 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		t.Errorf("%.2f allocations a task", got)
 	}
 }
+
+// A submitter that was not answered asks again. That the log has too few copies
+// by then must not be the answer about a task that it has.
+func TestResubmitToADegradedLogIsKnown(t *testing.T) {
+	m := newMachine(t, testConfig(2, 2), 0)
+	id, code := m.submit(0, Record{}, "x")
+	if code != CodeAccepted {
+		t.Fatal(code)
+	}
+	m.lose(1)
+	m.step(0, Event{Kind: EventExited, Core: 1, Incarnation: m.nodes[1].Incarnation()})
+	m.tick(0, 1)
+	again := answer(m.step(0, Event{Kind: EventSubmit, Task: Record{ID: id}, Payload: []byte("x")}))
+	if again != CodeKnown {
+		t.Errorf("the task that was taken is answered %v", again)
+	}
+	if _, code := m.submit(0, Record{}, "y"); code != CodeDegraded {
+		t.Errorf("control: a new task is answered %v", code)
+	}
+}
