@@ -97,14 +97,17 @@ func (t *run) fill(ctx context.Context, queued int) error {
 	if !t.whole(ctx) {
 		return errors.Join(errStuck, ctx.Err())
 	}
-	jobs := make([]runq.Job, max(queued-t.q.Stats().Workers[0].Pending, 0))
-	for i := range jobs {
-		jobs[i] = runq.Job{Name: slowName, Payload: make([]byte, 64), Affinity: runq.OnWorker(0), Detached: true}
+	for {
+		jobs := make([]runq.Job, max(queued-t.q.Stats().Workers[0].Pending, 0))
+		for i := range jobs {
+			jobs[i] = runq.Job{Name: slowName, Payload: make([]byte, 64), Affinity: runq.OnWorker(0), Detached: true}
+		}
+		_, err := t.q.SubmitBatch(ctx, jobs)
+		if err == nil || !errors.Is(err, runq.ErrDegraded) && !errors.Is(err, runq.ErrFull) {
+			return err
+		}
+		sleep(ctx, poll) // On a busy machine a worker may be taken for dead meanwhile.
 	}
-	if _, err := t.q.SubmitBatch(ctx, jobs); err != nil {
-		return fmt.Errorf("fill queue: %w", err)
-	}
-	return nil
 }
 
 // takeover fails worker 0, whose queue is full, and waits until it is back.
@@ -115,7 +118,6 @@ func (t *run) takeover(ctx context.Context, silent bool, claimed chan int64) (ns
 	}
 	t.wound(0)
 	t.q.Stats()
-	println("KILL", time.Now().Format("15:04:05.000"))
 	begin := Now()
 	if silent {
 		t.send(0, syscall.SIGSTOP)

@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/coreplica/coreplica/runq/protocol"
@@ -46,7 +47,7 @@ func (m *Memory) commit(words []uint64, epoch uint32) uint64 {
 // open finds a region an area. The directory word comes first, so that nobody
 // else takes the area, and the commit word last: until then the region is not
 // there. The arena is not cleared, for a checksum stands in every reference to it.
-func (m *Memory) open(id protocol.RegionID, word uint64) []uint64 {
+func (m *Memory) open(id protocol.RegionID, word uint64, pulse func()) []uint64 {
 	if !m.has(id) || word == 0 {
 		return nil
 	}
@@ -61,7 +62,10 @@ func (m *Memory) open(id protocol.RegionID, word uint64) []uint64 {
 		return nil
 	}
 	atomic.StoreUint64(&words[m.geo.CommitOffset()], 0)
-	clearWords(words[m.geo.SlotOffset(0):m.geo.ArenaOffset()])
+	for ring := range slices.Chunk(words[m.geo.SlotOffset(0):m.geo.ArenaOffset()], pulseWords) {
+		clearWords(ring)
+		pulse()
+	}
 	atomic.StoreUint64(&words[m.geo.CommitOffset()], protocol.CommitWord{Epoch: id.Epoch}.Pack())
 	return words
 }
