@@ -252,7 +252,7 @@ const openerEnv = "COREPLICA_TEST_RUNQ_OPENER"
 
 // opener opens a queue, says who its workers are and waits to be killed.
 func opener(name string) {
-	q, err := runq.Open(context.Background(), runq.Options{Name: name, Workers: 2, AllowSharedDomain: true, Grace: 100 * time.Millisecond})
+	q, err := runq.Open(context.Background(), runq.Options{Name: name, Workers: 2, AllowSharedDomain: true, Lease: 2 * time.Second, Grace: 100 * time.Millisecond})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -310,7 +310,7 @@ func alive(pid int) bool {
 }
 
 func TestCloseKillsStuckWorkers(t *testing.T) {
-	q, err := runq.Open(soon(t), runq.Options{Workers: 2, AllowSharedDomain: true})
+	q, err := runq.Open(soon(t), runq.Options{Workers: 2, AllowSharedDomain: true, Lease: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
