@@ -36,8 +36,10 @@ type Options struct {
 	// AllowSharedDomain lets copies lie in one failure domain where there are
 	// fewer domains than copies.
 	AllowSharedDomain bool
-	// Lease is how long a silent worker keeps its queue; 0 is 50 ms, or 1 s
-	// with Threads, where nothing but the scheduler silences one.
+	// Lease is how long a silent worker keeps its queue; 0 is 250 ms, or 1 s
+	// with Threads, where nothing but the scheduler silences one. A death is
+	// seen at once, so this is for workers that hang. A machine that lets a
+	// worker wait for longer sees takeovers from workers that live.
 	Lease time.Duration
 	// KillDeadline is how long a victim may take to exit; 0 is 500 ms.
 	KillDeadline time.Duration
@@ -101,7 +103,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.Workers = cmp.Or(o.Workers, min(len(o.CPUs), maxWorkers))
 	o.K = cmp.Or(o.K, min(2, max(o.Workers, 1)))
 	o.MinInSync = cmp.Or(o.MinInSync, o.K)
-	lease := 50 * time.Millisecond
+	lease := 250 * time.Millisecond
 	if o.Threads {
 		lease = time.Second
 	}

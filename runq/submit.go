@@ -72,7 +72,8 @@ func (q *Queue) abandoned(b *batch, ids []ID, cause error) error {
 		t.mu.Lock()
 		id, code := b.evs[i].Task.ID, b.codes[i]
 		e := t.find(id)
-		full := e != nil && e.batch == b && e.full && e.due
+		was := e != nil && e.batch == b && e.full
+		full := was && e.due
 		if full {
 			// It stands in no queue, and it is not sent again.
 			t.release(e)
@@ -88,7 +89,9 @@ func (q *Queue) abandoned(b *batch, ids []ID, cause error) error {
 			err = fmt.Errorf("submit to queue %d: %w: %w", id.Core, ErrFull, cause)
 		case code == 0 && !full:
 			ids[i] = id
-			if err == nil {
+			if err == nil && was {
+				err = &UnknownError{id, errors.Join(ErrFull, cause)} // It is being asked once more.
+			} else if err == nil {
 				err = &UnknownError{id, cause}
 			}
 		}
