@@ -54,7 +54,7 @@ type Progress struct{ Acknowledged, Ended, Faults, OfTasks, OfFaults int }
 // Defaults of [Config].
 const (
 	DefaultTasks = 20_000
-	DefaultLease = 50 * time.Millisecond
+	DefaultLease = 250 * time.Millisecond
 	// killDeadline is how long a taker waits for a victim that was spared.
 	killDeadline = 60 * time.Millisecond
 )

@@ -97,6 +97,8 @@ func (t *run) fill(ctx context.Context, queued int) error {
 	if !t.whole(ctx) {
 		return errors.Join(errStuck, ctx.Err())
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wholePatience, errStuck)
+	defer cancel()
 	for {
 		jobs := make([]runq.Job, max(queued-t.q.Stats().Workers[0].Pending, 0))
 		for i := range jobs {
