@@ -3,6 +3,7 @@ package runq
 import (
 	"fmt"
 
+	"github.com/coreplica/coreplica/numa"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -41,3 +42,21 @@ func (q *Queue) Owner(queue int) (worker int, state string) {
 
 // LoseControl damages the control page: the words of all owners are gone.
 func (q *Queue) LoseControl() { q.mem.LoseControl() }
+
+// Hosts returns the workers in whose memory the copies of a queue lie, the
+// owner's first.
+func (q *Queue) Hosts(queue int) (hosts []int) {
+	w := q.mem.Arbiter(protocol.Core(queue))
+	hosts = append(hosts, int(w.ActiveOwner))
+	for d := 1; d < q.opts.Workers; d++ {
+		if c := (int(w.ActiveOwner) + d) % q.opts.Workers; w.InSync(q.opts.Workers).Has(c) {
+			hosts = append(hosts, c)
+		}
+	}
+	return hosts
+}
+
+// Placement asks the kernel where the memory of a worker is.
+func (q *Queue) Placement(worker int) (numa.Placement, error) {
+	return q.mem.Placement(protocol.Core(worker))
+}

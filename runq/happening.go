@@ -38,11 +38,16 @@ const (
 	TaskStuck
 	// WritesFenced is a publication that was refused: another owns the queue.
 	WritesFenced
+	// WorkerMoved is one whose CPU has left: it goes on from another one.
+	WorkerMoved
+	// WorkerBound is one that has its CPU again.
+	WorkerBound
 	happeningKinds
 )
 
 var happeningNames = [happeningKinds]string{"", "worker-up", "worker-died", "worker-fenced", "worker-killed", "takeover-began", "victim-killed",
-	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced"}
+	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced",
+	"worker-moved", "worker-bound"}
 
 func (k HappeningKind) String() string {
 	if k < happeningKinds {

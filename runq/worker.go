@@ -45,6 +45,8 @@ type worker struct {
 	taskLease  time.Duration
 	// recorder is called with each step; nil in production.
 	recorder func([]protocol.Event, []protocol.Effect)
+	// home is the CPU that the loop is bound to; nil for a goroutine.
+	home *home
 	// doomed ends the loop from outside: a goroutine cannot be killed.
 	doomed atomic.Bool
 	life   atomic.Uint32 // The incarnation, for others.
@@ -121,6 +123,7 @@ func (w *worker) run(crashed bool) {
 	if crashed {
 		w.crashed = w.now()
 	}
+	w.gather()
 	for !w.node.Exited() && !w.doomed.Load() {
 		if w.turn() {
 			continue
@@ -210,6 +213,7 @@ func (w *worker) mayAsk(now clock.Instant) bool {
 // tick reads the control page and adapts to what tasks are like.
 func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event {
 	w.ticked = now
+	w.stay()
 	w.mem.ReadControl(&w.control)
 	evs = append(evs, protocol.Event{Kind: protocol.EventTick, Now: now, Control: &w.control})
 	if w.rate == 0 && w.running > w.handlers {
