@@ -40,11 +40,6 @@ func (w *Worker[T]) Status() (Status, error) {
 	}, nil
 }
 
-// Recheck does between two batches of a function's own what the worker does
-// between batches: it binds the thread again where the kernel moved it. It is for
-// functions that [Worker.Run] runs for long, and for them alone.
-func (w *Worker[T]) Recheck() { w.watch(true) }
-
 // watch notices that the kernel moved the thread. When a CPU goes offline, the
 // kernel lets threads that were bound to it run anywhere and says nothing
 // (select_fallback_rq in kernel/sched/core.c); when the CPU comes back, they

@@ -45,3 +45,21 @@ func (q *Queue) LoseControl() { q.mem.LoseControl() }
 
 // CPUsOnline tells which CPUs are online.
 func (q *Queue) CPUsOnline(cpus ...int) { q.cpusOnline(numa.ListOf(cpus...)) }
+
+// Hosts returns the workers in whose memory the copies of a queue lie, the
+// owner's first.
+func (q *Queue) Hosts(queue int) (hosts []int) {
+	w := q.mem.Arbiter(protocol.Core(queue))
+	hosts = append(hosts, int(w.ActiveOwner))
+	for d := 1; d < q.opts.Workers; d++ {
+		if c := (int(w.ActiveOwner) + d) % q.opts.Workers; w.InSync(q.opts.Workers).Has(c) {
+			hosts = append(hosts, c)
+		}
+	}
+	return hosts
+}
+
+// Placement asks the kernel where the memory of a worker is.
+func (q *Queue) Placement(worker int) (numa.Placement, error) {
+	return q.mem.Placement(protocol.Core(worker))
+}

@@ -46,12 +46,16 @@ const (
 	// WorkersHang is when all workers stand still and nobody is left to take
 	// over: they are killed and started anew.
 	WorkersHang
+	// WorkerMoved is one whose CPU has left: it goes on from another one.
+	WorkerMoved
+	// WorkerBound is one that has its CPU again.
+	WorkerBound
 	happeningKinds
 )
 
 var happeningNames = [happeningKinds]string{"", "worker-up", "worker-died", "worker-fenced", "worker-killed", "takeover-began", "victim-killed",
 	"region-sealed", "queue-served", "first-claim", "unkillable", "task-lost", "records-lost", "task-stuck", "writes-fenced",
-	"cpu-left", "cpu-back", "workers-hang"}
+	"cpu-left", "cpu-back", "workers-hang", "worker-moved", "worker-bound"}
 
 func (k HappeningKind) String() string {
 	if k < happeningKinds {

@@ -129,6 +129,7 @@ type child struct {
 // bound runs the loop on a thread that is bound to its CPU, or on any thread where
 // that CPU has left.
 func (c *child) bound(w *worker, s setup) {
+	w.home = &home{cpu: s.CPU}
 	loop := func() {
 		// Handlers may take the CPU for long, and the loop, which needs little
 		// of it, loses its lease if it comes late. Without the right to this
@@ -138,11 +139,12 @@ func (c *child) bound(w *worker, s setup) {
 	}
 	b, err := numa.StartWorker(numa.Binding{Index: int(s.Core), Node: s.Node, CPUs: numa.ListOf(s.CPU)}, func(numa.Binding, []struct{}) {}, numa.WorkerOptions{Ring: 2, Batch: 1})
 	if err != nil {
+		// Its CPU has left. The loop binds itself when it is back.
 		fmt.Fprintln(os.Stderr, "runq: the loop is not bound:", err)
+		runtime.LockOSThread() // And this thread ends with the process.
 		loop()
 		return
 	}
-	w.recheck = b.Recheck
 	if err := b.Run(context.Background(), loop); err != nil {
 		fmt.Fprintln(os.Stderr, "runq:", err) // Without a limit of time it runs.
 	}

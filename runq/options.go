@@ -23,7 +23,8 @@ type Options struct {
 	// use.
 	CPUs numa.List
 	// Workers is how many there are, dealt out to the CPUs in turn; 0 is one
-	// for each.
+	// for each. They are numbered so that neighbours lie far apart, on other
+	// nodes if possible: a queue's copies lie with the workers that follow.
 	Workers int
 	// Threads makes workers goroutines of this process: faster, and not proof
 	// against any failure.
@@ -170,33 +171,3 @@ func (o *Options) config(run uint64, domains []int) protocol.Config {
 		MaxExceptions: min(max(o.Slots/16, 16), mostExceptions),
 	}
 }
-
-// place deals workers out to CPUs in turn, and finds each one's node and failure
-// domain: workers of one core share it, and so do those of one CPU.
-func (o *Options) place() (seats []seat, domains []int) {
-	top, err := numa.Local()
-	byCPU := map[int]numa.CPU{}
-	if err == nil {
-		for _, c := range top.CPUs {
-			byCPU[c.ID] = c
-		}
-	}
-	cores := map[string]int{}
-	for i := range o.Workers {
-		s := seat{cpu: o.CPUs[i%len(o.CPUs)], node: numa.Unknown}
-		core := fmt.Sprint("cpu ", s.cpu)
-		if c, ok := byCPU[s.cpu]; ok {
-			s.node = c.Node
-			core = c.Siblings.String()
-		}
-		if _, ok := cores[core]; !ok {
-			cores[core] = len(cores)
-		}
-		seats = append(seats, s)
-		domains = append(domains, cores[core])
-	}
-	return seats, domains
-}
-
-// seat is where a worker belongs.
-type seat struct{ cpu, node int }

@@ -45,8 +45,9 @@ const (
 	exitOrphan = 4 // Who opened the queue is gone.
 )
 
-// birthPatience is how long a worker process may take to come to life.
-const birthPatience = 10 * time.Second
+// birthPatience is how long a worker process may take to come to life: long, for a
+// slow machine takes ten seconds, and only one that hangs takes more.
+const birthPatience = 30 * time.Second
 
 // processes are workers that are processes.
 type processes struct {

@@ -26,8 +26,6 @@ const (
 	// result that nobody hurried for, can be.
 	leastTick = 500 * time.Microsecond
 	mostTick  = 5 * time.Millisecond
-	// recheckEvery is how soon a loop goes back to a CPU that returned.
-	recheckEvery = time.Second
 	// careful is for how long after a crash nothing is claimed ahead: whatever
 	// is claimed when a worker dies is suspected of having killed it.
 	careful = 10 * time.Second
@@ -51,9 +49,8 @@ type worker struct {
 	taskLease  time.Duration
 	// recorder is called with each step; nil in production.
 	recorder func([]protocol.Event, []protocol.Effect)
-	// recheck binds the loop to its CPU again; nil for goroutines.
-	recheck   func()
-	rechecked clock.Instant
+	// home is the CPU that the loop is bound to; nil for a goroutine.
+	home *home
 	// doomed ends the loop from outside: a goroutine cannot be killed.
 	doomed atomic.Bool
 	life   atomic.Uint32 // The incarnation, for others.
@@ -130,6 +127,7 @@ func (w *worker) run(crashed bool) {
 	if crashed {
 		w.crashed = w.now()
 	}
+	w.gather()
 	for !w.node.Exited() && !w.doomed.Load() {
 		if w.turn() {
 			continue
@@ -219,16 +217,13 @@ func (w *worker) mayAsk(now clock.Instant) bool {
 // tick reads the control page and adapts to what tasks are like.
 func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event {
 	w.ticked = now
+	w.stay()
 	w.mem.ReadControl(&w.control)
 	evs = append(evs, protocol.Event{Kind: protocol.EventTick, Now: now, Control: &w.control})
 	if w.rate == 0 && w.running > w.handlers {
 		w.claimAhead(0) // What is under way takes longer than a tick.
 	}
 	w.rate = 0
-	if w.recheck != nil && now.Sub(w.rechecked) >= recheckEvery {
-		w.rechecked = now
-		w.recheck()
-	}
 	for _, r := range w.active {
 		if !r.reported && now.Sub(r.began) > w.taskLease {
 			r.reported = true

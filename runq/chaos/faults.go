@@ -32,8 +32,12 @@ const (
 func (t *run) breakThings(ctx context.Context) {
 	rng := t.seeded(2)
 	faults := make([]func(context.Context, *rand.Rand), 0, t.cfg.Kills+t.cfg.Stops)
-	for range t.cfg.Kills {
-		faults = append(faults, t.kill)
+	for i := range t.cfg.Kills {
+		step := ""
+		if t.cfg.Failpoints {
+			step = Steps[i%len(Steps)] // Each step gets its share.
+		}
+		faults = append(faults, func(ctx context.Context, rng *rand.Rand) { t.kill(ctx, rng, step) })
 	}
 	for i := range t.cfg.Stops {
 		if i%3 == 2 {
@@ -111,12 +115,11 @@ func (t *run) send(worker int, sig syscall.Signal) bool {
 
 // kill is a core failure: the process stops, its memory is gone, it is dead. The
 // memory goes first, while nobody can have noticed yet, so that no taker reads
-// what a real failure would have taken along.
-func (t *run) kill(ctx context.Context, rng *rand.Rand) {
+// what a real failure would have taken along. The first taker that comes to the
+// step, if there is one, dies there.
+func (t *run) kill(ctx context.Context, rng *rand.Rand, step string) {
 	worker := rng.IntN(t.cfg.Workers)
-	step := ""
-	if t.cfg.Failpoints {
-		step = Steps[rng.IntN(len(Steps))]
+	if step != "" {
 		if err := arm(t.dir, step); err != nil {
 			t.fail(err)
 			return
@@ -131,7 +134,9 @@ func (t *run) kill(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	t.note(Record{Kind: Killed, Worker: uint16(worker)})
-	t.send(worker, syscall.SIGKILL)
+	if step != protocol.EffectKill.String() {
+		t.send(worker, syscall.SIGKILL) // Else a taker does it: nobody kills the dead.
+	}
 	if step != "" {
 		t.whole(ctx)
 		disarm(t.dir, step)

@@ -10,6 +10,9 @@ import (
 	"github.com/coreplica/coreplica/runq"
 )
 
+// Workers on two nodes, whose CPUs one thread of the host translates.
+//
+//coreplica:guest kernel=6.12 topology=2x2 expect=root,numa,twocpus,schedfifo run="TestShortTrial"
 func TestMain(m *testing.M) {
 	runq.Main()
 	testkit.Main(m)
@@ -88,6 +91,50 @@ func TestTakeoverTimesAreShort(t *testing.T) {
 		}
 		if times.N != 5 || times.P50 < least || times.Max > most {
 			t.Errorf("silent %v: %+v", silent, times)
+		}
+	}
+}
+
+// A taker that dies between two steps of a takeover is a second failure, which
+// three copies survive. Each step comes once.
+func TestTakersDieBetweenSteps(t *testing.T) {
+	v := try(t, Config{Tasks: 1000, Kills: len(Steps), Workers: 4, K: 3, Failpoints: true, Seed: 11, Lease: trialLease})
+	if good, why := v.Good(); !good {
+		t.Errorf("%s\n%v", why, v.Examples)
+	}
+	if v.FailedTakers < len(Steps) || v.Kills != len(Steps) {
+		t.Errorf("the trial was too tame: %+v", v)
+	}
+}
+
+// A hog under a real-time policy keeps a worker from its CPU for a third of the
+// time.
+func TestHogLosesNothing(t *testing.T) {
+	testkit.Need(t, testkit.SchedFIFO)
+	v := try(t, Config{Tasks: 1000, Kills: 3, Stops: 3, Hog: true, Seed: 13, Lease: trialLease})
+	if good, why := v.Good(); !good {
+		t.Errorf("%s\n%v", why, v.Examples)
+	}
+	if v.Kills == 0 || v.Stops == 0 {
+		t.Errorf("the trial was too tame: %+v", v)
+	}
+}
+
+// shortLease is for guests, which stand still when their host does other things.
+const shortLease = 3 * time.Second
+
+// Short trials, which a translated guest can bear too.
+func TestShortTrial(t *testing.T) {
+	for _, c := range []Config{
+		{Tasks: 300, Kills: 2, Stops: 1, Workers: 4, Seed: 17, Lease: shortLease},
+		{Tasks: 300, Kills: 2, Stops: 1, Workers: 4, K: 3, Failpoints: true, Seed: 19, Lease: shortLease},
+	} {
+		v := try(t, c)
+		if good, why := v.Good(); !good {
+			t.Errorf("%s\n%v", why, v.Examples)
+		}
+		if v.Kills != c.Kills || v.Takeovers < c.Kills || v.Stops != c.Stops || c.Failpoints && v.FailedTakers == 0 {
+			t.Errorf("the trial was too tame: %+v", v)
 		}
 	}
 }

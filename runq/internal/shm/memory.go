@@ -223,10 +223,14 @@ func (m *Memory) Restore(host protocol.Core) error {
 	return nil
 }
 
-// Placement asks the kernel where the pages of a core's memory are.
+// Placement asks the kernel where the pages of a core's memory are. It touches
+// them: of others the kernel tells nothing to this process.
 func (m *Memory) Placement(host protocol.Core) (numa.Placement, error) {
 	if int(host) >= len(m.hosts) {
 		return numa.Placement{}, fmt.Errorf("find pages: there is no core %d of %d", host, len(m.hosts))
+	}
+	for i := 0; i < len(m.hosts[host]); i += os.Getpagesize() / 8 {
+		atomic.LoadUint64(&m.hosts[host][i])
 	}
 	return numa.SlicePlacement(m.hosts[host])
 }

@@ -1,0 +1,199 @@
+package runq_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/numa"
+	"github.com/coreplica/coreplica/runq"
+)
+
+// Neighbours take the copies from the start, whichever worker came up first.
+func TestCopiesLieWithTheNextWorkers(t *testing.T) {
+	for _, o := range []runq.Options{{Workers: 4}, {Workers: 4, K: 3}, {Workers: 6, Threads: true, Lease: 10 * time.Second}} {
+		q := openProcesses(t, o)
+		for queue := range o.Workers {
+			want := []int{queue, (queue + 1) % o.Workers}
+			if o.K == 3 {
+				want = append(want, (queue+2)%o.Workers)
+			}
+			if got := q.Hosts(queue); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%+v: copies of queue %d lie with %v, want %v", o, queue, got, want)
+			}
+		}
+	}
+}
+
+// openGuest opens a queue with a worker for each CPU, small, since guests are.
+func openGuest(t *testing.T, observe func(runq.Happening)) (context.Context, *runq.Queue) {
+	t.Helper()
+	top, err := numa.Local()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A translated guest is slow, and what it does not do in time is no death.
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	q, err := runq.Open(ctx, runq.Options{
+		Workers: len(top.Limits.CPUs), K: 2, Lease: 20 * time.Second, Slots: 512, ArenaBytes: 1 << 17, Logger: logTo(t), Observe: observe,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, q) })
+	return ctx, q
+}
+
+// Each worker's memory is on its node, wholly, and no queue has all of its copies
+// on one node.
+func TestGuestCopiesLieOnOtherNodes(t *testing.T) {
+	testkit.Need(t, testkit.NUMA, testkit.TwoCPUs)
+	_, q := openGuest(t, nil)
+	workers := q.Stats().Workers
+	nodes := map[int]int{}
+	for i, w := range workers {
+		nodes[w.Node]++
+		p, err := q.Placement(i)
+		if err != nil || p.Absent > 0 || p.Percent(w.Node) != 100 {
+			t.Errorf("memory of worker %d on CPU %d, node %d: %v, %v", i, w.CPU, w.Node, p, err)
+		}
+		t.Logf("worker %d, CPU %d, node %d: %v", i, w.CPU, w.Node, p)
+	}
+	for node, n := range nodes {
+		if 2*n > len(workers) {
+			testkit.Skip(t, testkit.NUMA, fmt.Sprintf("node %d has more than half of the CPUs that this process may use", node))
+		}
+	}
+	for queue := range workers {
+		hosts := q.Hosts(queue)
+		if len(hosts) != 2 || workers[hosts[0]].Node == workers[hosts[1]].Node {
+			t.Errorf("copies of queue %d lie with workers %v, one node", queue, hosts)
+		}
+	}
+}
+
+// boundTo counts the threads of a process that may run on one CPU alone.
+func boundTo(pid, cpu int) (n int) {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, name := range names {
+		status, _ := os.ReadFile(name) // A thread may end meanwhile.
+		if strings.Contains(string(status), fmt.Sprintf("\nCpus_allowed_list:\t%d\n", cpu)) {
+			n++
+		}
+	}
+	return n
+}
+
+// switchCPU takes a CPU away or brings it back.
+func switchCPU(t *testing.T, cpu int, on string) {
+	t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/online", cpu), []byte(on), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// heard keeps what happens to one worker.
+type heard struct {
+	worker int
+	kinds  chan runq.HappeningKind
+}
+
+func (h *heard) observe(what runq.Happening) {
+	if what.Worker != h.worker {
+		return
+	}
+	switch what.Kind {
+	case runq.WorkerMoved, runq.WorkerBound, runq.WorkerUp:
+		h.kinds <- what.Kind
+	}
+}
+
+func (h *heard) want(ctx context.Context, t *testing.T, kind runq.HappeningKind) {
+	t.Helper()
+	select {
+	case got := <-h.kinds:
+		if got != kind {
+			t.Fatalf("%v, want %v", got, kind)
+		}
+	case <-ctx.Done():
+		t.Fatalf("no %v", kind)
+	}
+}
+
+// A worker whose CPU goes offline serves its queue from another one, also when it
+// dies meanwhile, and is bound again when the CPU is back.
+func TestGuestCPUGoesOffline(t *testing.T) {
+	testkit.Need(t, testkit.Hotplug)
+	const tasks = 40
+	h := &heard{worker: 1, kinds: make(chan runq.HappeningKind, 16)}
+	ctx, q := openGuest(t, h.observe)
+	h.want(ctx, t, runq.WorkerUp)
+	w := q.Stats().Workers[h.worker]
+	if n := boundTo(w.PID, w.CPU); n != 1 {
+		t.Errorf("%d threads of worker %d are bound to CPU %d", n, h.worker, w.CPU)
+	}
+	var ids []runq.ID
+	submit := func() {
+		t.Helper()
+		jobs := make([]runq.Job, tasks)
+		for i := range jobs {
+			jobs[i] = runq.Job{Name: "sleep", Payload: []byte("5ms"), Mode: runq.OnceRecorded}
+			if i%2 == 0 {
+				jobs[i].Affinity = runq.OnWorker(h.worker) // Nobody else may run it.
+			}
+		}
+		more, err := q.SubmitBatch(ctx, jobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, more...)
+	}
+	wait := func() {
+		t.Helper()
+		for _, id := range ids {
+			if r, err := q.Wait(ctx, id); err != nil || r.Err != nil {
+				t.Fatalf("%v: %+v, %v", id, r, err)
+			}
+		}
+		ids = nil
+	}
+	submit()
+	switchCPU(t, w.CPU, "0")
+	back := false
+	defer func() {
+		if !back {
+			switchCPU(t, w.CPU, "1")
+		}
+	}()
+	h.want(ctx, t, runq.WorkerMoved)
+	if n := boundTo(w.PID, w.CPU); n != 0 {
+		t.Errorf("%d threads are bound to a CPU that has left", n)
+	}
+	submit()
+	wait()
+	if s := q.Stats(); s.Crashes != 0 || s.Takeovers != 0 || s.Workers[h.worker].PID != w.PID {
+		t.Errorf("a CPU has left, and nothing failed: %+v", s)
+	}
+	submit()
+	if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.want(ctx, t, runq.WorkerUp)
+	h.want(ctx, t, runq.WorkerMoved)
+	wait()
+	submit()
+	switchCPU(t, w.CPU, "1")
+	back = true
+	h.want(ctx, t, runq.WorkerBound)
+	wait()
+	if again := q.Stats().Workers[h.worker]; again.PID == w.PID || boundTo(again.PID, w.CPU) != 1 {
+		t.Errorf("worker %d, a process after %d, is not bound to CPU %d again", again.PID, w.PID, w.CPU)
+	}
+}
