@@ -10,7 +10,7 @@ import (
 
 // Copies on other nodes, and CPUs that go away, are tried where nobody else is.
 //
-//coreplica:guest kernel=6.1,6.12 topology=2x2 expect=root,numa,twocpus,hotplug run="TestGuest"
+//coreplica:guest kernel=6.1 topology=2x2 expect=root,numa,twocpus,hotplug run="TestGuest"
 func TestMain(m *testing.M) {
 	runq.Main()
 	if name := os.Getenv(openerEnv); name != "" {
