@@ -12,7 +12,7 @@ import (
 
 // Workers on two nodes, whose CPUs one thread of the host translates.
 //
-//coreplica:guest kernel=6.12 topology=2x2 expect=root,numa,twocpus,schedfifo run="TestShortTrial"
+//coreplica:guest kernel=6.12 topology=2x2 expect=root,numa,twocpus run="TestShortTrial"
 func TestMain(m *testing.M) {
 	runq.Main()
 	testkit.Main(m)
