@@ -19,9 +19,11 @@ const (
 	// mostCalm is the longest time between a queue that is whole and the next
 	// fault.
 	mostCalm = 20 * time.Millisecond
-	// wholePatience is how long a queue may take to have all its copies again.
-	// What takes longer is told by what is lost.
+	// wholePatience is how long a queue may take to have all its copies again,
+	// and patientLeases as many leases more: who takes long ones has a slow
+	// machine. What takes longer is told by what is lost.
 	wholePatience = 10 * time.Second
+	patientLeases = 10
 	poll          = time.Millisecond
 	// caught is how long a worker gets to stop itself before a publish.
 	caught = 15 * time.Millisecond
@@ -65,7 +67,7 @@ func (t *run) breakThings(ctx context.Context) {
 // made after the last fault. A control may break that for good; the trial then
 // goes on without faults.
 func (t *run) whole(ctx context.Context) bool {
-	for begin := time.Now(); time.Since(begin) < wholePatience && ctx.Err() == nil; sleep(ctx, poll) {
+	for begin := time.Now(); time.Since(begin) < wholePatience+patientLeases*t.cfg.Lease && ctx.Err() == nil; sleep(ctx, poll) {
 		if t.healed() {
 			return true
 		}

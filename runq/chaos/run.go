@@ -245,7 +245,7 @@ const (
 )
 
 func (t *run) watch(ctx context.Context, all chan struct{}) error {
-	limit := stall
+	limit := stall + patientLeases*t.cfg.Lease
 	if t.cfg.control() {
 		limit = controlStall
 	}

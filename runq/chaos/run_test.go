@@ -12,7 +12,7 @@ import (
 
 // Workers on two nodes, whose CPUs one thread of the host translates.
 //
-//coreplica:guest kernel=6.12 topology=2x2 expect=root,numa,twocpus,schedfifo run="TestShortTrial"
+//coreplica:guest kernel=6.12 topology=2x2 expect=root,numa,twocpus run="TestShortTrial"
 func TestMain(m *testing.M) {
 	runq.Main()
 	testkit.Main(m)
@@ -24,7 +24,12 @@ const trialLease = 250 * time.Millisecond
 // try runs a trial and logs its verdict.
 func try(t *testing.T, c Config) Verdict {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	return tryFor(t, c, 3*time.Minute)
+}
+
+func tryFor(t *testing.T, c Config, limit time.Duration) Verdict {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	begin := time.Now()
 	v, err := Run(ctx, c)
@@ -134,6 +139,24 @@ func TestShortTrial(t *testing.T) {
 			t.Errorf("%s\n%v", why, v.Examples)
 		}
 		if v.Kills != c.Kills || v.Takeovers < c.Kills || v.Stops != c.Stops || c.Failpoints && v.FailedTakers == 0 {
+			t.Errorf("the trial was too tame: %+v", v)
+		}
+	}
+}
+
+// The long form, and enough takeovers for a p99.
+func TestTrialNothingIsLost(t *testing.T) {
+	testkit.Need(t, testkit.Trial, testkit.SchedFIFO)
+	for _, c := range []Config{
+		{Tasks: 200_000, Kills: 50, Stops: 20, Hog: true, Seed: 23, Lease: trialLease},
+		{Tasks: 20_000, Kills: 70, Workers: 4, K: 3, Failpoints: true, Seed: 29, Lease: trialLease},
+		{Tasks: 20_000, Kills: 220, Seed: 31, Lease: trialLease},
+	} {
+		v := tryFor(t, c, 30*time.Minute)
+		if good, why := v.Good(); !good {
+			t.Errorf("%s\n%v", why, v.Examples)
+		}
+		if v.Kills != c.Kills || c.Kills > 200 && v.TakeoverNs.N < 200 {
 			t.Errorf("the trial was too tame: %+v", v)
 		}
 	}
