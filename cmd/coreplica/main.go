@@ -10,11 +10,13 @@ import (
 
 	"github.com/coreplica/coreplica/internal/lab/guest"
 	"github.com/coreplica/coreplica/mirrorcost/load"
+	"github.com/coreplica/coreplica/runq"
 )
 
 func main() {
 	guest.Main() // The first process of a lab's guest is this program again,
-	load.Hook()  // and so is the load of a measurement.
+	load.Hook()  // so is the load of a measurement,
+	runq.Main()  // and so are the workers of a run queue.
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/runq"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
+	runq.Main()
 	testscript.Main(testkit.Checked{M: m}, map[string]func(){"coreplica": main})
 }
 
@@ -48,6 +50,11 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"runq", "sim", "--seeds", "0"}, exitUsage},
 		{[]string{"runq", "explore", "--tasks", "1", "--failures", "0"}, 0},
 		{[]string{"runq", "explore", "--copies", "9"}, exitUsage},
+		{[]string{"runq", "top", "--interval", "0s"}, exitUsage},
+		{[]string{"runq", "top", "a", "b"}, exitUsage},
+		{[]string{"runq", "export"}, exitUsage},
+		{[]string{"runq", "export", "a", "--listen", "nowhere"}, exitFailed},
+		{[]string{"runq", "demo", "--rate", "0"}, exitUsage},
 		{[]string{"docs"}, exitUsage},
 		{[]string{"docs", "man"}, exitUsage},
 		{[]string{"docs", "man", "/dev/null/no-folder"}, exitFailed},

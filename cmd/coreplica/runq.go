@@ -33,6 +33,7 @@ itself, one store and one compare-and-swap at a time.`,
   coreplica runq explore`,
 	}
 	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd())
+	cmd.AddCommand(newRunqTopCmd(), newRunqExportCmd(), newRunqDemoCmd())
 	return cmd
 }
 
