@@ -64,10 +64,14 @@ is 1 when one was lost: all workers that have its copies were killed at once.`,
 // demoPatience is how long what was submitted may take to end.
 const demoPatience = 20 * time.Second
 
+// demoLease is long enough for a desktop that is busy. Who kills a worker does not
+// wait for it: deaths are seen at once.
+const demoLease = 500 * time.Millisecond
+
 // demo opens a queue, loads it, and closes it.
 func demo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err error) {
 	births := make(chan runq.Happening, 64)
-	opts := runq.Options{Name: o.name, Workers: o.workers, AllowSharedDomain: true, Observe: func(h runq.Happening) {
+	opts := runq.Options{Name: o.name, Workers: o.workers, AllowSharedDomain: true, Lease: demoLease, Observe: func(h runq.Happening) {
 		if h.Kind != runq.WorkerUp {
 			return
 		}
@@ -150,7 +154,7 @@ func endDemo(ctx context.Context, q *runq.Queue, stdout io.Writer) error {
 	if err = errors.Join(err, q.Close(ctx)); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "submitted %d completed %d failed %d lost %d takeovers %d\n", s.Submitted, s.Completed, s.Failed, s.Lost, s.Takeovers)
+	fmt.Fprintf(stdout, "submitted %d accepted %d completed %d failed %d lost %d takeovers %d\n", s.Submitted, s.Accepted, s.Completed, s.Failed, s.Lost, s.Takeovers)
 	if s.Lost > 0 || s.RecordsLost > 0 {
 		return fmt.Errorf("%d tasks were lost, and records of %d queues", s.Lost, s.RecordsLost)
 	}

@@ -48,7 +48,7 @@ var (
 		queueGauge("copies", "How many failure domains each task stands in.", func(s *runq.Snapshot) float64 { return float64(s.K) }),
 		queueGauge("tasks_pending", "Tasks that have not ended.", func(s *runq.Snapshot) float64 { return float64(s.Stats.Pending) }),
 		queueGauge("results_retained", "Results that wait to be handed over.", func(s *runq.Snapshot) float64 { return float64(s.Stats.Retained) }),
-		queueCounter("tasks_submitted_total", "Tasks that were submitted.", func(s *runq.Stats) uint64 { return s.Submitted }),
+		queueCounter("tasks_submitted_total", "Tasks that were submitted, refused ones too.", func(s *runq.Stats) uint64 { return s.Submitted }),
 		queueCounter("tasks_accepted_total", "Tasks of which every copy was written.", func(s *runq.Stats) uint64 { return s.Accepted }),
 		queueCounter("tasks_stuck_total", "Attempts that went past their task lease.", func(s *runq.Stats) uint64 { return s.Stuck }),
 		queueCounter("retries_total", "Answers that made the submitter ask again.", func(s *runq.Stats) uint64 { return s.Retried }),

@@ -23,8 +23,8 @@ func topTable(before, now *runq.Snapshot) (string, error) {
 	var b strings.Builder
 	s := &now.Stats
 	fmt.Fprintf(&b, "queue %s  %s  pid %d  k=%d  open for %v\n", now.Name, now.State, now.PID, now.K, now.Time.Sub(now.Opened).Round(time.Second))
-	fmt.Fprintf(&b, "tasks    submitted %d  completed %d  failed %d  cancelled %d  lost %d  pending %d  rate %s/s\n",
-		s.Submitted, s.Completed, s.Failed, s.Cancelled, s.Lost, s.Pending, perSecond(before, now, ended))
+	fmt.Fprintf(&b, "tasks    submitted %d  accepted %d  completed %d  failed %d  cancelled %d  lost %d  pending %d  rate %s/s\n",
+		s.Submitted, s.Accepted, s.Completed, s.Failed, s.Cancelled, s.Lost, s.Pending, perSecond(before, now, ended))
 	fmt.Fprintf(&b, "workers  crashes %d  restarts %d  takeovers %d  fenced %d  unkillable %d  stuck %d  records lost %d\n\n",
 		s.Crashes, s.Restarts, s.Takeovers, s.Fenced, s.Unkillable, s.Stuck, s.RecordsLost)
 	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
