@@ -81,30 +81,44 @@ type Happening struct {
 
 // Stats are counters since the queue was opened, and what is under way.
 type Stats struct {
-	Submitted, Accepted, Completed, Failed, Cancelled, Lost uint64
+	Submitted uint64 `json:"submitted"`
+	Accepted  uint64 `json:"accepted"`
+	Completed uint64 `json:"completed"`
+	Failed    uint64 `json:"failed"`
+	Cancelled uint64 `json:"cancelled"`
+	Lost      uint64 `json:"lost"`
 	// Retried counts answers that made the submitter ask again.
-	Retried uint64
+	Retried uint64 `json:"retried"`
 	// Pending tasks are not finished, Retained results wait for Wait.
-	Pending, Retained int
+	Pending  int `json:"pending"`
+	Retained int `json:"retained"`
 	// Crashes counts deaths of workers by themselves, Restarts new lives,
 	// Takeovers queues that changed hands, Fenced workers that found theirs
 	// taken, Unkillable victims that did not go, Stuck attempts past their
 	// lease, RecordsLost records without a copy.
-	Crashes, Restarts, Takeovers, Fenced, Unkillable, Stuck, RecordsLost uint64
+	Crashes     uint64 `json:"crashes"`
+	Restarts    uint64 `json:"restarts"`
+	Takeovers   uint64 `json:"takeovers"`
+	Fenced      uint64 `json:"fenced"`
+	Unkillable  uint64 `json:"unkillable"`
+	Stuck       uint64 `json:"stuck"`
+	RecordsLost uint64 `json:"records_lost"`
 	// Workers is how each worker is.
-	Workers []WorkerStats
+	Workers []WorkerStats `json:"workers"`
 }
 
 // WorkerStats is how one worker is.
 type WorkerStats struct {
-	CPU, Node   int
-	Up          bool
-	Incarnation uint32
+	CPU int `json:"cpu"`
+	// Node is the memory node, negative where it is unknown.
+	Node        int    `json:"node"`
+	Up          bool   `json:"up"`
+	Incarnation uint32 `json:"incarnation"`
 	// PID is the process, 0 for a goroutine.
-	PID int
+	PID int `json:"pid"`
 	// Queues are those that it serves, Pending the tasks in its own.
-	Queues  []int
-	Pending int
+	Queues  []int `json:"queues"`
+	Pending int   `json:"pending"`
 	// Completed counts results that it recorded.
-	Completed uint64
+	Completed uint64 `json:"completed"`
 }

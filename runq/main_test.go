@@ -16,5 +16,8 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(openerEnv); name != "" {
 		opener(name)
 	}
+	if name := os.Getenv(lookerEnv); name != "" {
+		looker(name)
+	}
 	testkit.Main(m)
 }

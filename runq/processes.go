@@ -52,7 +52,6 @@ const birthPatience = 30 * time.Second
 // processes are workers that are processes.
 type processes struct {
 	q    *Queue
-	name *proc.Name
 	base int64
 
 	mu    sync.Mutex
@@ -76,14 +75,6 @@ type process struct {
 
 func newProcesses(_ context.Context, q *Queue) (f fleet, err error) {
 	p := &processes{q: q, live: make([]*process, q.opts.Workers), lives: make([]uint64, q.opts.Workers)}
-	if q.opts.Name != "" {
-		if p.name, err = proc.TakeName(q.opts.Name); err != nil {
-			if errors.Is(err, proc.ErrTaken) {
-				err = fmt.Errorf("%w: %w", ErrNameTaken, err)
-			}
-			return nil, err
-		}
-	}
 	nodes := make([]int, len(q.seats))
 	for i, s := range q.seats {
 		nodes[i] = s.node
@@ -93,9 +84,6 @@ func newProcesses(_ context.Context, q *Queue) (f fleet, err error) {
 		label += "-" + q.opts.Name
 	}
 	if q.mem, err = shm.NewShared(q.cfg.Geometry, label, nodes); err != nil {
-		if p.name != nil {
-			err = errors.Join(err, p.name.Close())
-		}
 		return nil, err
 	}
 	var now unix.Timespec
@@ -321,10 +309,4 @@ func (f *processes) stop(ctx context.Context) error {
 	return fmt.Errorf("workers were killed, for their handlers still ran: %w", context.Cause(ctx))
 }
 
-func (f *processes) release() error {
-	err := f.q.mem.Close()
-	if f.name != nil {
-		err = errors.Join(err, f.name.Close())
-	}
-	return err
-}
+func (f *processes) release() error { return f.q.mem.Close() }

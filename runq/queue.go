@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/runq/internal/proc"
 	"github.com/coreplica/coreplica/runq/internal/shm"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
@@ -26,6 +27,9 @@ type Queue struct {
 	tables []*table
 	slots  []*slot
 	fleet  fleet
+	name   *proc.Name // Nil for a nameless queue, and so is window.
+	window *window
+	recent recent
 	keep   int // Results that a table retains.
 	stats  counters
 	next   atomic.Uint32 // Where to look first for the table with least to do.
@@ -88,25 +92,53 @@ func Open(ctx context.Context, opts Options) (*Queue, error) {
 	return q, nil
 }
 
-// start makes the memory and the workers.
+// start takes the name and makes the memory and the workers.
 func (q *Queue) start(ctx context.Context) (err error) {
+	if q.opts.Name != "" {
+		if q.name, err = proc.TakeName(q.opts.Name); err != nil {
+			if errors.Is(err, proc.ErrTaken) {
+				err = fmt.Errorf("%w: %w", ErrNameTaken, err)
+			}
+			return err
+		}
+	}
 	if q.opts.Threads {
 		q.fleet, err = newThreads(q)
 	} else {
 		q.fleet, err = newProcesses(ctx, q)
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, q.release())
 	}
 	for i := range q.opts.Workers {
 		q.tables = append(q.tables, newTable(q, protocol.Core(i)))
 		q.slots = append(q.slots, &slot{core: protocol.Core(i)})
+	}
+	if q.name != nil {
+		if q.window, err = openWindow(q, q.name); err != nil {
+			return errors.Join(err, q.release())
+		}
 	}
 	for i := range q.opts.Workers {
 		q.boot(protocol.Core(i), false)
 	}
 	q.ended.Go(q.tend)
 	return nil
+}
+
+// release gives back what start took: the window before the memory, which it
+// shows, and the name last, for others may take it then.
+func (q *Queue) release() (err error) {
+	if q.window != nil {
+		err = q.window.close()
+	}
+	if q.fleet != nil {
+		err = errors.Join(err, q.fleet.release())
+	}
+	if q.name != nil {
+		err = errors.Join(err, q.name.Close())
+	}
+	return err
 }
 
 // served waits until every log is served by its own worker with all copies.
@@ -269,7 +301,7 @@ func (q *Queue) Close(ctx context.Context) error {
 	for _, t := range q.tables {
 		t.fail(reason)
 	}
-	if err = errors.Join(err, q.fleet.release()); err != nil {
+	if err = errors.Join(err, q.release()); err != nil {
 		q.closeErr = fmt.Errorf("close queue: %w", err)
 	}
 	return q.closeErr

@@ -288,6 +288,7 @@ func (q *Queue) born(core protocol.Core, incarnation uint32) {
 // happen logs and tells what happened.
 func (q *Queue) happen(h Happening) {
 	h.Time = time.Now()
+	q.recent.add(&h)
 	args := []any{"worker", h.Worker, "incarnation", h.Incarnation, "queue", h.Queue, "epoch", h.Epoch}
 	if h.ID.N > 0 {
 		args = append(args, "task", h.ID.String())

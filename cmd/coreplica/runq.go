@@ -36,6 +36,7 @@ them execute the same protocol, one store and one compare-and-swap at a time.`,
   coreplica runq explore`,
 	}
 	cmd.AddCommand(newRunqSimCmd(), newRunqExploreCmd(), newRunqTimelineCmd(), newRunqBenchCmd(), newRunqChaosCmd())
+	cmd.AddCommand(newRunqTopCmd(), newRunqExportCmd(), newRunqDemoCmd())
 	return cmd
 }
 

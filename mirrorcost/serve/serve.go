@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/coreplica/coreplica/internal/hostcheck"
 	"github.com/coreplica/coreplica/mirrorcost/report"
 )
 
@@ -106,10 +106,7 @@ func pageURL(address *net.TCPAddr) string {
 // of o.Addr, to localhost and to loopback addresses, and where o.Addr names no
 // host, to the address that the request came in on.
 func Handler(r *report.Report, o Options) http.Handler {
-	h := &handler{logger: o.logger(), files: map[string]*file{}}
-	if host, _, err := net.SplitHostPort(o.Addr); err == nil {
-		h.host = normal(host)
-	}
+	h := &handler{logger: o.logger(), bound: hostcheck.Of(o.Addr), files: map[string]*file{}}
 	h.add("/", "text/html; charset=utf-8", func(w io.Writer) error { return writePage(w, r, served) })
 	for _, d := range downloads {
 		h.add("/"+d.Name, d.kind, func(w io.Writer) error { return d.write(w, r) })
@@ -119,7 +116,7 @@ func Handler(r *report.Report, o Options) http.Handler {
 
 type handler struct {
 	logger *slog.Logger
-	host   string
+	bound  hostcheck.Bound
 	files  map[string]*file
 }
 
@@ -147,7 +144,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("Cache-Control", "no-store")
 	f := h.files[req.URL.Path]
 	switch {
-	case !h.allowed(req):
+	case !h.bound.Allows(req):
 		h.logger.Warn("refused a request for another host", "host", req.Host, "from", req.RemoteAddr)
 		http.Error(w, "This server answers to its own address only, not to "+fmt.Sprintf("%q", req.Host)+
 			". Open it as localhost, or start it with that name in its address.", http.StatusForbidden)
@@ -174,37 +171,4 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.Method == http.MethodGet {
 		_, _ = w.Write(content) // Whoever asked has gone.
 	}
-}
-
-// allowed checks the Host header. A page elsewhere can make its own name
-// resolve to this server, but it cannot make the browser leave that name out.
-// The port is not looked at: a forwarded one is another.
-func (h *handler) allowed(req *http.Request) bool {
-	host := req.Host
-	if only, _, err := net.SplitHostPort(host); err == nil {
-		host = only
-	}
-	host = normal(host)
-	if host == "" {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	if host == "localhost" || err == nil && ip.Unmap().IsLoopback() {
-		return true
-	}
-	unspecified := h.host == ""
-	if bound, err := netip.ParseAddr(h.host); err == nil && bound.IsUnspecified() {
-		unspecified = true
-	}
-	if !unspecified {
-		return host == h.host
-	}
-	// An address, unlike a name, cannot be rebound.
-	local, ok := req.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	return ok && err == nil && ip.Unmap() == local.AddrPort().Addr().Unmap()
-}
-
-// normal is a host in the form in which hosts are compared.
-func normal(host string) string {
-	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }

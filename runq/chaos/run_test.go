@@ -1,13 +1,19 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/coreplica/coreplica/internal/testkit"
 	"github.com/coreplica/coreplica/runq"
+	"github.com/coreplica/coreplica/runq/protocol"
+	"github.com/coreplica/coreplica/runq/timeline"
 )
 
 // Workers on two nodes, whose CPUs one thread of the host translates.
@@ -159,5 +165,34 @@ func TestTrialNothingIsLost(t *testing.T) {
 		if v.Kills != c.Kills || c.Kills > 200 && v.TakeoverNs.N < 200 {
 			t.Errorf("the trial was too tame: %+v", v)
 		}
+	}
+}
+
+// What real workers were told and answered plays back through the protocol, and
+// makes a picture.
+func TestTracesOfRealWorkersReplay(t *testing.T) {
+	dir := t.TempDir()
+	v := try(t, Config{Tasks: 300, Kills: 2, Stops: 1, Seed: 23, Lease: trialLease, Trace: true, Dir: dir})
+	files, err := filepath.Glob(filepath.Join(dir, "trace-*"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d traces of 2 workers of which 3 failed: %v", len(files), err)
+	}
+	var traces []io.Reader
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A worker that was killed may have been writing its last line.
+		data = data[:bytes.LastIndexByte(data, '\n')+1]
+		steps, err := protocol.Replay(bytes.NewReader(data))
+		if err != nil || steps == 0 {
+			t.Errorf("%s: %d steps agree: %v", filepath.Base(name), steps, err)
+		}
+		traces = append(traces, bytes.NewReader(data))
+	}
+	line, err := timeline.Read(traces...)
+	if err != nil || len(line.Takeovers) < v.Kills {
+		t.Errorf("the picture shows %d takeovers of %d kills: %v", len(line.Takeovers), v.Kills, err)
 	}
 }

@@ -44,17 +44,23 @@ type Name struct {
 	path string
 }
 
-// nameDir makes the folder of names and refuses one that others may write to.
-func nameDir() (string, error) {
+// nameDir returns the folder of names, which it makes if told so, and refuses one
+// that others may write to. One that is not there has no names in it.
+func nameDir(create bool) (string, error) {
 	dir := filepath.Join(os.TempDir(), "coreplica-"+strconv.Itoa(os.Getuid()))
 	if runtimeDir := os.Getenv("XDG_RUNTIME_DIR"); runtimeDir != "" {
 		dir = filepath.Join(runtimeDir, "coreplica")
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("make folder of names: %w", err)
+	if create {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("make folder of names: %w", err)
+		}
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(dir, &st); err != nil {
+		if !create && errors.Is(err, fs.ErrNotExist) {
+			return dir, nil
+		}
 		return "", fmt.Errorf("look at folder of names %s: %w", dir, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Mode&0o077 != 0 || int(st.Uid) != os.Getuid() {
@@ -68,7 +74,7 @@ func TakeName(name string) (*Name, error) {
 	if !namePattern.MatchString(name) {
 		return nil, fmt.Errorf("take name %q: it needs 1 to 64 letters, digits, or any of . _ -, and no leading dot", name)
 	}
-	dir, err := nameDir()
+	dir, err := nameDir(true)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +92,11 @@ func TakeName(name string) (*Name, error) {
 		if err := errors.Join(file.Truncate(0), writeAt(file, strconv.Itoa(os.Getpid())+"\n")); err != nil {
 			return nil, errors.Join(fmt.Errorf("take name %q: %w", name, err), file.Close())
 		}
-		return &Name{file, path}, nil
+		n := &Name{file, path}
+		if err := n.removeSocket(); err != nil { // A dead process's.
+			return nil, errors.Join(fmt.Errorf("take name %q: %w", name, err), file.Close())
+		}
+		return n, nil
 	}
 	return nil, fmt.Errorf("take name %q: its file vanished %d times: another process opens and closes it in a loop", name, nameRounds)
 }
@@ -137,15 +147,15 @@ func (n *Name) Close() error {
 		return nil
 	}
 	// Removed while the lock is held, so that nobody's new file is removed.
-	err := errors.Join(os.Remove(n.path), n.file.Close())
+	err := errors.Join(n.removeSocket(), os.Remove(n.path), n.file.Close())
 	n.file = nil
 	return err
 }
 
-// Leftovers lists the names that dead processes left, and removes them if told
-// so. Names with a living holder are not touched.
+// Leftovers lists the names that dead processes left, and removes them, with
+// their sockets, if told so. Names with a living holder are not touched.
 func Leftovers(remove bool) ([]string, error) {
-	dir, err := nameDir()
+	dir, err := nameDir(false)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +175,7 @@ func Leftovers(remove bool) ([]string, error) {
 		}
 		left = append(left, strings.TrimSuffix(filepath.Base(path), nameSuffix))
 		if remove {
-			errs = append(errs, os.Remove(path))
+			errs = append(errs, (&Name{path: path}).removeSocket(), os.Remove(path))
 		}
 		errs = append(errs, file.Close())
 	}
