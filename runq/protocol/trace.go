@@ -84,6 +84,7 @@ func Replay(r io.Reader) (steps int, err error) {
 func Play(r io.Reader, show func(cfg Config, core Core, evs []Event, effects []Effect)) (steps int, err error) {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, maxTraceLine)
+	in.Split(wholeLines)
 	p := player{nodes: map[Core]*Node{}, last: map[Core][]Effect{}}
 	for in.Scan() {
 		var line traceLine
@@ -104,6 +105,16 @@ func Play(r io.Reader, show func(cfg Config, core Core, evs []Event, effects []E
 		return steps, fmt.Errorf("read trace: %w", err)
 	}
 	return steps, nil
+}
+
+// wholeLines splits at line ends. A last line without one is what a worker was
+// writing when it was killed.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	advance, token, err = bufio.ScanLines(data, atEOF)
+	if advance > 0 && data[advance-1] != '\n' {
+		return advance, nil, err
+	}
+	return advance, token, err
 }
 
 // player is the state of a replay.

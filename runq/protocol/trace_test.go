@@ -58,6 +58,24 @@ func TestTraceNoticesChanges(t *testing.T) {
 	t.Error("the trace has no submit")
 }
 
+// A worker that is killed may leave half a line.
+func TestTraceMayEndInHalfALine(t *testing.T) {
+	trace := record(t, 2)
+	want, err := protocol.Replay(bytes.NewReader(trace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := bytes.LastIndexByte(trace[:len(trace)-1], '\n') + 1
+	for _, cut := range []int{last + 1, (last + len(trace)) / 2, len(trace) - 1} {
+		if steps, err := protocol.Replay(bytes.NewReader(trace[:cut])); err != nil || steps != want-1 {
+			t.Errorf("cut at %d of %d: %d of %d steps, %v", cut, len(trace), steps, want, err)
+		}
+	}
+	if _, err := protocol.Replay(bytes.NewReader(append(trace[:last+1:last+1], '\n'))); err == nil {
+		t.Error("half a line in the middle is no error")
+	}
+}
+
 // No trace makes a node panic.
 func FuzzReplay(f *testing.F) {
 	trace := record(f, 1)
