@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreplica/coreplica/runq"
@@ -23,9 +25,13 @@ func init() {
 	runq.Register(handler, func(context.Context, *runq.Task) ([]byte, error) { return nil, nil })
 }
 
-// inFlight is how many batches are under way at once: enough that workers never
-// wait for whoever submits, and few enough for the smallest log.
-const inFlight = 4
+// submitters is how many goroutines submit and wait at once, each with inFlight
+// batches: enough that workers never wait for whoever submits, and few enough for
+// the smallest log.
+const (
+	submitters = 4
+	inFlight   = 2
+)
 
 // patience bounds a block: a queue that takes so long stands still.
 const patience = time.Minute
@@ -60,12 +66,40 @@ func NewQueue(threads bool, workers, k int) Contender {
 	}}
 }
 
-// through takes n tasks through a queue, a few batches at a time.
+// through takes n tasks through a queue.
 func through(q *runq.Queue, jobs []runq.Job, n int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var left atomic.Int64
+	left.Store(int64(n))
+	errs := make([]error, submitters)
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() { errs[i] = submitter(ctx, q, jobs, &left) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// submitter submits batches as long as there are tasks left, and waits for each of
+// its tasks.
+func submitter(ctx context.Context, q *runq.Queue, jobs []runq.Job, left *atomic.Int64) error {
 	var flying [][]runq.ID
-	land := func() error {
+	for {
+		more := left.Add(-int64(len(jobs))) >= 0
+		if more {
+			ids, err := q.SubmitBatch(ctx, jobs)
+			if err != nil {
+				return fmt.Errorf("submit: %w", err)
+			}
+			flying = append(flying, ids)
+		}
+		if len(flying) == 0 {
+			return nil
+		}
+		if more && len(flying) <= inFlight {
+			continue
+		}
 		for _, id := range flying[0] {
 			r, err := q.Wait(ctx, id)
 			if err := errors.Join(err, r.Err); err != nil {
@@ -73,23 +107,5 @@ func through(q *runq.Queue, jobs []runq.Job, n int) error {
 			}
 		}
 		flying = flying[1:]
-		return nil
 	}
-	for ; n > 0; n -= len(jobs) {
-		ids, err := q.SubmitBatch(ctx, jobs)
-		if err != nil {
-			return fmt.Errorf("submit: %w", err)
-		}
-		if flying = append(flying, ids); len(flying) > inFlight {
-			if err := land(); err != nil {
-				return err
-			}
-		}
-	}
-	for len(flying) > 0 {
-		if err := land(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
