@@ -212,7 +212,8 @@ func (t *table) ask(e *entry) {
 	case accepted:
 		ev := protocol.Event{Kind: protocol.EventResolve, ID: e.id, Log: e.where}
 		if slices.ContainsFunc(e.askers, func(a *asker) bool { return a.cancel }) {
-			ev.Kind = protocol.EventCancel
+			// The answer may be lost, and a cancelled task leaves nothing.
+			ev.Kind, e.cancelAsked = protocol.EventCancel, true
 		}
 		t.emit(ev)
 	}
