@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/coreplica/coreplica/internal/cleanup"
 	"github.com/coreplica/coreplica/runq"
@@ -28,15 +29,21 @@ is everything that no run recorded.`,
 			for _, r := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), r)
 			}
-			queues, qerr := runq.Leftovers(true)
-			err = errors.Join(err, qerr)
-			for _, name := range queues {
-				fmt.Fprintln(cmd.OutOrStdout(), "name of run queue", name)
-			}
-			if err == nil && len(removed)+len(queues) == 0 {
+			queues, qerr := cleanQueues(cmd.OutOrStdout())
+			if err = errors.Join(err, qerr); err == nil && len(removed)+queues == 0 {
 				fmt.Fprintln(cmd.OutOrStdout(), "nothing to remove")
 			}
 			return err
 		},
 	}
+}
+
+// cleanQueues removes what run queues left in the folder of their names, and
+// tells of each. All else of theirs ends with their processes.
+func cleanQueues(w io.Writer) (removed int, err error) {
+	names, err := runq.Leftovers(true)
+	for _, name := range names {
+		fmt.Fprintln(w, "name of run queue", name)
+	}
+	return len(names), err
 }

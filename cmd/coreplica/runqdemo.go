@@ -66,7 +66,7 @@ const demoPatience = 20 * time.Second
 
 // demoLease is long enough for a desktop that is busy. Who kills a worker does not
 // wait for it: deaths are seen at once.
-const demoLease = 500 * time.Millisecond
+const demoLease = 2 * time.Second
 
 // demo opens a queue, loads it, and closes it.
 func demo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err error) {
@@ -100,7 +100,7 @@ func demo(ctx context.Context, o demoOptions, stdout, stderr io.Writer) (err err
 	load, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() { loaded <- loadDemo(load, q, o.rate) }()
-	for going := true; going; {
+	for going := true; going || len(births) > 0; {
 		select {
 		case h := <-births:
 			if pid := q.Stats().Workers[h.Worker].PID; pid > 0 {
