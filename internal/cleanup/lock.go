@@ -110,7 +110,20 @@ func (o Options) roots() []root {
 
 // make creates the folder and checks that nobody else can write to it: what is
 // in it is believed later, by root.
-func (r root) make() (root, error) {
+func (r root) make() (made root, err error) {
+	for range tries {
+		if made, err = r.makeOnce(); !errors.Is(err, fs.ErrNotExist) {
+			break // Else the last run of the folder took it away just now.
+		}
+	}
+	return made, err
+}
+
+// tries bounds how often a folder is made that others take away at once. They do so
+// once a run.
+const tries = 100
+
+func (r root) makeOnce() (root, error) {
 	if err := os.MkdirAll(string(r), 0o700); err != nil {
 		return "", fmt.Errorf("make state folder: %w", err)
 	}
@@ -145,7 +158,11 @@ func (r root) private() error {
 // milliseconds. The caller calls the returned function to let go.
 func (r root) lock(ctx context.Context) (func() error, error) {
 	for {
-		if err := os.MkdirAll(string(r), 0o700); err != nil {
+		err := os.MkdirAll(string(r), 0o700)
+		if errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("make state folder: %w", err)
 		}
 		f, err := lock(ctx, filepath.Join(string(r), "lock"), true)
