@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreplica/coreplica/internal/cpulist"
 )
 
 // mask is a thread's affinity as the kernel stores it, wide enough for every
@@ -106,6 +109,9 @@ type saved struct {
 	mask mask
 	// main is true where this is what boundMain holds.
 	main bool
+	// free is true where the thread could run on every CPU that was online. The
+	// mask lacks those that were not, and a CPU that comes back is part of that.
+	free bool
 }
 
 // save notes the calling thread's affinity before it is bound.
@@ -114,7 +120,7 @@ func save() (saved, error) {
 	if err != nil {
 		return saved{}, err
 	}
-	s := saved{mask: m}
+	s := saved{mask: m, free: holdsOnline(listOf(m))}
 	if unix.Gettid() == os.Getpid() {
 		cpus := listOf(m)
 		s.main = boundMain.CompareAndSwap(nil, &cpus) // The outermost binding counts.
@@ -127,10 +133,43 @@ func (s saved) restore() error {
 	if s.main {
 		defer boundMain.Store(nil)
 	}
-	if err := unix.SchedSetaffinityDynamic(0, s.mask); err != nil {
+	mask := s.mask
+	if s.free {
+		mask = newMask(everyCPU())
+	}
+	if err := unix.SchedSetaffinityDynamic(0, mask); err != nil {
 		return fmt.Errorf("restore affinity: %w", err)
 	}
 	return nil
+}
+
+// holdsOnline reports whether a list has all CPUs that are online. Where that cannot
+// be found out it has not, and is restored as it is.
+func holdsOnline(cpus List) bool {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		return false
+	}
+	online, err := cpulist.Parse(strings.TrimSpace(string(text)))
+	if err != nil || len(online) == 0 {
+		return false
+	}
+	for _, cpu := range online {
+		if !cpus.Has(cpu) {
+			return false
+		}
+	}
+	return true
+}
+
+// everyCPU lists all numbers that a CPU may have. The kernel leaves out those that
+// there are not.
+func everyCPU() List {
+	all := make(List, maxCPUs)
+	for cpu := range all {
+		all[cpu] = cpu
+	}
+	return all
 }
 
 // bound locks the calling goroutine to its thread, binds that to each of the

@@ -134,11 +134,12 @@ func TestHogLosesNothing(t *testing.T) {
 // shortLease is for guests, which stand still when their host does other things.
 const shortLease = 3 * time.Second
 
-// Short trials, which a translated guest can bear too.
+// Short trials that a translated guest can bear. On the host there are longer ones.
 func TestShortTrial(t *testing.T) {
+	testkit.Need(t, testkit.Guest)
 	for _, c := range []Config{
 		{Tasks: 300, Kills: 2, Stops: 1, Workers: 4, Seed: 17, Lease: shortLease},
-		{Tasks: 300, Kills: 2, Stops: 1, Workers: 4, K: 3, Failpoints: true, Seed: 19, Lease: shortLease},
+		{Tasks: 300, Kills: 1, Workers: 4, K: 3, Failpoints: true, Seed: 19, Lease: shortLease},
 	} {
 		v := try(t, c)
 		if good, why := v.Good(); !good {

@@ -29,6 +29,7 @@ func (l *log) clone() *log {
 	}
 	c.arena.free = slices.Clone(l.arena.free)
 	c.words, c.payloads, c.freed = slices.Clone(l.words), slices.Clone(l.payloads), slices.Clone(l.freed)
+	c.data = slices.Clone(l.data) // Both go on appending.
 	c.doomed, c.held, c.lows = slices.Clone(l.doomed), slices.Clone(l.held), maps.Clone(l.lows)
 	if l.rec != nil {
 		rec := *l.rec
