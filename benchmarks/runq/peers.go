@@ -78,49 +78,34 @@ func closure(wg *sync.WaitGroup, id uint64) func() {
 	}
 }
 
+// pooled takes batches of closures through a pool's own way of submitting.
+func pooled(submit func(func()) error) func(int) error {
+	var next uint64
+	return func(n int) error {
+		for ; n > 0; n -= bench.Batch {
+			var wg sync.WaitGroup
+			wg.Add(bench.Batch)
+			for range bench.Batch {
+				next++
+				if err := submit(closure(&wg, next)); err != nil {
+					return err
+				}
+			}
+			wg.Wait()
+		}
+		return nil
+	}
+}
+
 func newAnts() (bench.Instance, error) {
 	pool, err := ants.NewPool(2)
 	if err != nil {
 		return bench.Instance{}, err
 	}
-	var next uint64
-	return bench.Instance{
-		Run: func(n int) error {
-			for ; n > 0; n -= bench.Batch {
-				var wg sync.WaitGroup
-				wg.Add(bench.Batch)
-				for range bench.Batch {
-					next++
-					if err := pool.Submit(closure(&wg, next)); err != nil {
-						return err
-					}
-				}
-				wg.Wait()
-			}
-			return nil
-		},
-		Close: func() error { pool.Release(); return nil },
-	}, nil
+	return bench.Instance{Run: pooled(pool.Submit), Close: func() error { pool.Release(); return nil }}, nil
 }
 
 func newPond() (bench.Instance, error) {
 	pool := pond.NewPool(2)
-	var next uint64
-	return bench.Instance{
-		Run: func(n int) error {
-			for ; n > 0; n -= bench.Batch {
-				var wg sync.WaitGroup
-				wg.Add(bench.Batch)
-				for range bench.Batch {
-					next++
-					if err := pool.Go(closure(&wg, next)); err != nil {
-						return err
-					}
-				}
-				wg.Wait()
-			}
-			return nil
-		},
-		Close: func() error { pool.StopAndWait(); return nil },
-	}, nil
+	return bench.Instance{Run: pooled(pool.Go), Close: func() error { pool.StopAndWait(); return nil }}, nil
 }

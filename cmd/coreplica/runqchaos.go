@@ -42,7 +42,7 @@ if a promise was broken.`,
 
   # Beside each promise, what happens without the rule that keeps it.
   coreplica runq chaos --tasks 2000 --kill 4 --stop 0 --no-replicas
-  coreplica runq chaos --tasks 2000 --kill 0 --stop 8 --no-fence
+  coreplica runq chaos --tasks 2000 --kill 0 --stop 20 --no-fence
   coreplica runq chaos --tasks 2000 --kill 0 --stop 0 --time-tombstones`,
 	}
 	flags := cmd.Flags()

@@ -36,7 +36,7 @@ func example(t *testing.T) *report.Report {
 
 func get(t *testing.T, h http.Handler, method, host, path string) *http.Response {
 	t.Helper()
-	req := httptest.NewRequest(method, "http://placeholder"+path, nil)
+	req := httptest.NewRequest(method, "http://any.invalid"+path, nil)
 	req.Host = host
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
@@ -81,7 +81,7 @@ func TestHostCheck(t *testing.T) {
 	} {
 		var log bytes.Buffer
 		h := Handler(r, Options{Addr: tt.addr, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		req := httptest.NewRequest("GET", "http://placeholder/table.txt", nil)
+		req := httptest.NewRequest("GET", "http://any.invalid/table.txt", nil)
 		req.Host = tt.host
 		local := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 7070}
 		rec := httptest.NewRecorder()

@@ -64,10 +64,15 @@ func TestControlWithoutReplicas(t *testing.T) {
 	}
 }
 
+// Whether a zombie has a result in the very batch that it stops before is chance, so
+// the control may need more than one seed.
 func TestControlWithoutFence(t *testing.T) {
-	if v := try(t, Config{Tasks: 2000, Stops: 8, NoFence: true, Lease: trialLease}); v.AcceptedTwice == 0 {
-		t.Error("without a fence, nothing was accepted twice")
+	for seed := range uint64(4) {
+		if v := try(t, Config{Tasks: 2000, Stops: 8, NoFence: true, Lease: trialLease, Seed: seed}); v.AcceptedTwice > 0 {
+			return
+		}
 	}
+	t.Error("without a fence, nothing was accepted twice")
 }
 
 func TestControlWithTombstonesByTime(t *testing.T) {
