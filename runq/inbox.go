@@ -15,6 +15,8 @@ import (
 type inbox struct {
 	mu     sync.Mutex
 	evs    []protocol.Event
+	bufs   [][]byte // What events from elsewhere lie in.
+	free   [][]byte
 	asleep bool
 	alarm  alarm
 }
@@ -89,6 +91,37 @@ func (b *inbox) put(evs ...protocol.Event) {
 	b.mu.Unlock()
 }
 
+// give hands events over together with the memory that they lie in, and returns a
+// slice for the next ones.
+func (b *inbox) give(evs []protocol.Event, buf []byte) (spare []protocol.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bufs = append(b.bufs, buf)
+	if len(b.evs) == 0 {
+		b.evs, evs = evs, b.evs
+	} else {
+		b.evs = append(b.evs, evs...)
+	}
+	b.rouse()
+	return evs[:0]
+}
+
+// mostFree bounds the memory that is kept for later.
+const mostFree = 8
+
+// buffer returns memory for events of some size.
+func (b *inbox) buffer(size int) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.free); n > 0 {
+		buf := b.free[n-1]
+		if b.free = b.free[:n-1]; cap(buf) >= size {
+			return buf[:0]
+		}
+	}
+	return make([]byte, 0, size)
+}
+
 // nudge wakes the worker.
 func (b *inbox) nudge() {
 	b.mu.Lock()
@@ -103,13 +136,16 @@ func (b *inbox) rouse() {
 	}
 }
 
-// take returns all events and leaves buf in their place.
-func (b *inbox) take(buf []protocol.Event) []protocol.Event {
+// take returns all events with the memory that they lie in, and leaves buf and bufs
+// in their place: whoever takes has done with those.
+func (b *inbox) take(buf []protocol.Event, bufs [][]byte) ([]protocol.Event, [][]byte) {
 	b.mu.Lock()
-	evs := b.evs
-	b.evs = buf[:0]
-	b.mu.Unlock()
-	return evs
+	defer b.mu.Unlock()
+	b.free = append(b.free, bufs[:min(len(bufs), mostFree-len(b.free))]...)
+	clear(bufs)
+	evs, taken := b.evs, b.bufs
+	b.evs, b.bufs = buf[:0], bufs[:0]
+	return evs, taken
 }
 
 // doze says that the worker will sleep, unless there is something.

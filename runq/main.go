@@ -164,7 +164,7 @@ func (c *child) hear(w *worker) error {
 			size += len(item)
 		}
 		// One copy for all: the frame's memory is the link's again soon.
-		keep := make([]byte, 0, size)
+		keep := c.in.buffer(size)
 		for item := range f.Items() {
 			from := len(keep)
 			keep = append(keep, item...)
@@ -174,7 +174,7 @@ func (c *child) hear(w *worker) error {
 			}
 			evs = append(evs, ev)
 		}
-		c.in.put(evs...)
+		evs = c.in.give(evs, keep)
 		return nil
 	})
 }

@@ -6,7 +6,8 @@ import "github.com/coreplica/coreplica/runq/protocol"
 type noticeKind uint8
 
 const (
-	// noteAnswer answers about id; code says how.
+	// noteAnswer answers about id, and about the more next tasks of its stream;
+	// code says how.
 	noteAnswer noticeKind = iota + 1
 	// noteMessage is for the owner of message.ToLog.
 	noteMessage
@@ -37,10 +38,22 @@ type notice struct {
 	step        HappeningKind
 	changed     bool // The log was another life's before.
 	attempt     uint16
+	more        uint16
 	log, core   protocol.Core
 	incarnation uint32
 	id          ID
 	seq         uint64
 	payload     []byte
 	message     *protocol.Message
+}
+
+// joins lets an answer speak of the next task too, if n says the same of it.
+func (last *notice) joins(n *notice) bool {
+	if last.kind != noteAnswer || n.kind != noteAnswer || last.code != n.code || last.log != n.log || last.core != n.core || last.seq != n.seq ||
+		last.attempt != n.attempt || len(last.payload)+len(n.payload) > 0 || last.id.Stream != n.id.Stream ||
+		n.id.N != last.id.N+uint64(last.more)+1 || int(last.more)+int(n.more)+1 >= 1<<16 {
+		return false
+	}
+	last.more += n.more + 1
+	return true
 }

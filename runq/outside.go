@@ -44,17 +44,14 @@ func (w *worker) Do(e *protocol.Effect) {
 
 // answered settles an attempt of ours, or passes an answer on.
 func (w *worker) answered(e *protocol.Effect) {
-	switch e.Code {
-	case protocol.CodeDone, protocol.CodeRetry:
-		w.settle(e)
-		return
-	case protocol.CodeBusy, protocol.CodeFull:
-		if e.Attempt > 0 {
-			w.settle(e)
-			return
+	ours := e.Code == protocol.CodeDone || e.Code == protocol.CodeRetry || e.Attempt > 0 && (e.Code == protocol.CodeBusy || e.Code == protocol.CodeFull)
+	if ours {
+		for one := range e.Each {
+			w.settle(one)
 		}
+		return
 	}
-	n := notice{kind: noteAnswer, code: e.Code, log: e.Log, core: e.Core, id: e.ID, seq: e.Seq, attempt: e.Attempt}
+	n := notice{kind: noteAnswer, code: e.Code, log: e.Log, core: e.Core, id: e.ID, seq: e.Seq, attempt: e.Attempt, more: e.More}
 	if e.Code == protocol.CodeResult {
 		n.core = w.core
 		payload, ok := w.exec.Payload(nil, e)

@@ -32,7 +32,7 @@ const chunk = 256
 
 func (q *Queue) submit(ctx context.Context, jobs []Job, ids []ID) error {
 	for i := range jobs {
-		if err := q.check(&jobs[i]); err != nil {
+		if err := q.check(&jobs[i], i > 0 && jobs[i].Name == jobs[i-1].Name); err != nil {
 			return fmt.Errorf("submit %s: %w", jobs[i].Name, err)
 		}
 	}
@@ -117,8 +117,8 @@ func (q *Queue) refusal(ev *protocol.Event, code protocol.Code) error {
 	return fmt.Errorf("submit to queue %d: %w (%v)", ev.Task.ID.Core, err, code)
 }
 
-// check refuses a job that makes no sense.
-func (q *Queue) check(j *Job) error {
+// check refuses a job that makes no sense. Its name may be known already.
+func (q *Queue) check(j *Job, known bool) error {
 	switch {
 	case j.Name == "":
 		return fmt.Errorf("a job needs the name of a handler: %w", ErrInvalid)
@@ -131,9 +131,10 @@ func (q *Queue) check(j *Job) error {
 	case j.Delay < 0 || j.Retry.Attempts < 0 || j.Retry.Backoff < 0:
 		return fmt.Errorf("a delay or a retry is below 0: %w", ErrInvalid)
 	}
-	number := nameNumber(j.Name)
-	if h, ok := lookup(number); !ok || h.name != j.Name {
-		return ErrNoHandler
+	if !known {
+		if h, ok := lookup(nameNumber(j.Name)); !ok || h.name != j.Name {
+			return ErrNoHandler
+		}
 	}
 	for i, s := range q.seats {
 		if j.Affinity.fits(i, s) {
@@ -235,7 +236,10 @@ func (q *Queue) event(b *batch, j *Job, id ID, now clock.Instant, log protocol.C
 		r.Affinity = log + 1
 	}
 	from := len(b.bytes)
-	b.bytes = appendEnvelope(b.bytes, j, nameNumber(j.Name), r.Deadline)
+	if b.name != j.Name {
+		b.name, b.number = j.Name, nameNumber(j.Name)
+	}
+	b.bytes = appendEnvelope(b.bytes, j, b.number, r.Deadline)
 	return protocol.Event{Kind: protocol.EventSubmit, Log: log, ID: id, Task: r, Payload: b.bytes[from:len(b.bytes):len(b.bytes)]}
 }
 

@@ -205,9 +205,12 @@ func (q *Queue) take(core protocol.Core, notes []notice) {
 			continue
 		}
 		if n.code == protocol.CodeDone {
-			q.slots[core].completed.Add(1)
+			q.slots[core].completed.Add(1 + uint64(n.more))
 		}
-		t.answer(n)
+		for range uint64(n.more) + 1 {
+			t.answer(n)
+			n.id.N++
+		}
 	}
 	unlock()
 	for i := range notes {

@@ -1,6 +1,7 @@
 package runq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,8 +66,11 @@ type batch struct {
 	evs   []protocol.Event
 	bytes []byte
 	codes []protocol.Code
-	left  atomic.Int64
-	done  chan struct{}
+	// number is that of name, which most often is all jobs' name.
+	name   string
+	number uint32
+	left   atomic.Int64
+	done   chan struct{}
 }
 
 var batches = sync.Pool{New: func() any { return &batch{done: make(chan struct{}, 1)} }}
@@ -85,7 +89,7 @@ type table struct {
 	mu     sync.Mutex
 	stream protocol.Stream
 	next   uint64
-	tasks  map[uint64]int32
+	tasks  index
 	slab   []entry
 	free   []int32
 	// pending tasks have not ended; their payloads take cells.
@@ -113,7 +117,7 @@ const maxNumber = 1<<40 - 1
 func keyOf(id ID) uint64 { return uint64(id.Incarnation)<<40 | id.N }
 
 func newTable(q *Queue, log protocol.Core) *table {
-	return &table{q: q, log: log, stream: q.mem.Draw(log), tasks: map[uint64]int32{}, owner: log, pause: askAgain}
+	return &table{q: q, log: log, stream: q.mem.Draw(log), tasks: newIndex(), owner: log, pause: askAgain}
 }
 
 // allocate returns a new entry with an ID of its own.
@@ -133,14 +137,14 @@ func (t *table) insert(id ID) *entry {
 		i = int32(len(t.slab))
 		t.slab = append(t.slab, entry{})
 	}
-	t.tasks[keyOf(id)] = i
+	t.tasks.set(keyOf(id), i)
 	e := &t.slab[i]
 	*e = entry{id: id, where: t.log}
 	return e
 }
 
 func (t *table) find(id ID) *entry {
-	i, ok := t.tasks[keyOf(id)]
+	i, ok := t.tasks.get(keyOf(id))
 	if !ok {
 		return nil
 	}
@@ -148,9 +152,7 @@ func (t *table) find(id ID) *entry {
 }
 
 func (t *table) remove(e *entry) {
-	key := keyOf(e.id)
-	i := t.tasks[key]
-	delete(t.tasks, key)
+	i := t.tasks.remove(keyOf(e.id))
 	*e = entry{}
 	t.free = append(t.free, i)
 }
@@ -188,13 +190,21 @@ func (t *table) postpone(evs []protocol.Event) {
 // collect lets the log drop a result.
 func (t *table) collect(id ID, log protocol.Core) {
 	ev := protocol.Event{Kind: protocol.EventCollect, ID: id, Log: log}
-	t.emit(ev)
-	if len(t.collects) < max(t.q.opts.MaxPending, leastCollects) {
-		t.collects = append(t.collects, ev)
-		return
+	if last := len(t.out) - 1; last < 0 || !t.out[last].Joins(&ev) {
+		t.emit(ev)
 	}
-	t.collects[t.collected%len(t.collects)] = ev
-	t.collected++
+	last := len(t.collects) - 1
+	if t.collected > 0 {
+		last = (t.collected - 1) % len(t.collects)
+	}
+	switch {
+	case last >= 0 && t.collects[last].Joins(&ev):
+	case len(t.collects) < max(t.q.opts.MaxPending, leastCollects):
+		t.collects = append(t.collects, ev)
+	default:
+		t.collects[t.collected%len(t.collects)] = ev
+		t.collected++
+	}
 }
 
 // leastCollects is how many of them are remembered at least: more than are ever
@@ -254,7 +264,7 @@ func (t *table) tick(now clock.Instant) {
 	slices.Sort(t.again) // In the order of their numbers: gaps are what a log has little room for.
 	n := min(len(t.again), askAtOnce)
 	for _, key := range t.again[:n] {
-		if i, ok := t.tasks[key]; ok {
+		if i, ok := t.tasks.get(key); ok {
 			t.slab[i].due = false
 			t.ask(&t.slab[i])
 		}
@@ -265,11 +275,11 @@ func (t *table) tick(now clock.Instant) {
 // expire forgets the oldest results, by age and by number.
 func (t *table) expire(now clock.Instant) {
 	if len(t.retained) > 2*max(t.kept, 1024) {
-		t.retained = slices.DeleteFunc(t.retained, func(key uint64) bool { i, ok := t.tasks[key]; return !ok || t.slab[i].state != ended })
+		t.retained = slices.DeleteFunc(t.retained, func(key uint64) bool { i, ok := t.tasks.get(key); return !ok || t.slab[i].state != ended })
 	}
 	drop := 0
 	for ; drop < len(t.retained); drop++ {
-		i, ok := t.tasks[t.retained[drop]]
+		i, ok := t.tasks.get(t.retained[drop])
 		if !ok {
 			continue
 		}
@@ -288,15 +298,15 @@ func (t *table) expire(now clock.Instant) {
 func (t *table) reask(log protocol.Core) {
 	t.mu.Lock()
 	defer t.unlock()
-	var keys []uint64
-	for key, i := range t.tasks {
-		if e := &t.slab[i]; e.state != ended && (e.where == log || e.state != accepted && t.log == log) {
-			keys = append(keys, key)
+	var places []int32
+	for i := range t.slab {
+		if e := &t.slab[i]; e.id.N > 0 && e.state != ended && (e.where == log || e.state != accepted && t.log == log) {
+			places = append(places, int32(i))
 		}
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		e := &t.slab[t.tasks[key]]
+	slices.SortFunc(places, func(a, b int32) int { return cmp.Compare(keyOf(t.slab[a].id), keyOf(t.slab[b].id)) })
+	for _, i := range places {
+		e := &t.slab[i]
 		e.asked, e.resent = 0, e.state == submitting
 		t.ask(e)
 	}
@@ -373,8 +383,11 @@ func (t *table) refuse(e *entry, code protocol.Code) {
 func (t *table) fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, i := range t.tasks {
+	for i := range t.slab {
 		e := &t.slab[i]
+		if e.id.N == 0 {
+			continue
+		}
 		if e.state == submitting {
 			e.batch.settle(e.at, protocol.CodeUnknown)
 		}
@@ -386,8 +399,8 @@ func (t *table) fail(err error) {
 			close(a.reply)
 		}
 		if e.state != ended {
-			delete(t.tasks, key)
-			t.slab[i] = entry{}
+			t.tasks.remove(keyOf(e.id))
+			*e = entry{} // Its place is not used again.
 		}
 	}
 	t.again, t.pending, t.cells = nil, 0, 0

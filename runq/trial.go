@@ -70,7 +70,7 @@ func (q *Queue) lives() (lives []uint32) {
 
 // redeliver sends a submission that was sent before.
 func (q *Queue) redeliver(id ID, j Job) error {
-	if err := q.check(&j); err != nil {
+	if err := q.check(&j, false); err != nil {
 		return fmt.Errorf("submit %s again: %w", j.Name, err)
 	}
 	b := &batch{}

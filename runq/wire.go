@@ -21,7 +21,7 @@ var errWire = errors.New("item of a frame makes no sense")
 
 // Sizes of what stands in front of an item's payload. An event is
 //
-//	kind:8 | log:8 | core:8 | flags:8 | incarnation:32 | n:48 in 64
+//	kind:8 | log:8 | core:8 | flags:8 | incarnation:32 | more:16 | n:48
 //
 // and a submitted task adds
 //
@@ -67,7 +67,7 @@ func appendEvent(b *proc.Batch, ev *protocol.Event) error {
 	}
 	out[0], out[1], out[2], out[3] = byte(ev.Kind), byte(ev.Log), byte(id.Core), flags
 	order.PutUint32(out[4:], id.Incarnation)
-	order.PutUint64(out[8:], id.N)
+	order.PutUint64(out[8:], uint64(ev.More)<<48|id.N)
 	return nil
 }
 
@@ -85,7 +85,8 @@ func readEvent(item []byte, run uint64) (ev protocol.Event, err error) {
 		return ev, errWire
 	}
 	ev.Kind, ev.Log = protocol.EventKind(item[0]), protocol.Core(item[1])
-	ev.ID = ID{Run: run, Stream: protocol.Stream{Core: protocol.Core(item[2]), Incarnation: order.Uint32(item[4:])}, N: order.Uint64(item[8:])}
+	ev.ID = ID{Run: run, Stream: protocol.Stream{Core: protocol.Core(item[2]), Incarnation: order.Uint32(item[4:])}, N: order.Uint64(item[8:]) & protocol.MaxN}
+	ev.More = order.Uint16(item[14:])
 	rest := item[eventBytes:]
 	switch ev.Kind {
 	case protocol.EventSubmit:
@@ -172,7 +173,8 @@ func appendNotice(b *proc.Batch, n *notice) error {
 	order.PutUint32(out[12:], n.id.Incarnation)
 	order.PutUint64(out[16:], n.id.N)
 	order.PutUint64(out[24:], n.seq)
-	order.PutUint32(out[32:], uint32(n.attempt))
+	order.PutUint16(out[32:], n.attempt)
+	order.PutUint16(out[34:], n.more)
 	if n.kind == noteMessage {
 		out[4] = byte(n.message.ToLog)
 		putMessage(out[noticeBytes:], n.message)
@@ -190,7 +192,7 @@ func readNotice(item []byte, run uint64) (n notice, err error) {
 	n = notice{
 		kind: noticeKind(item[0]), code: protocol.Code(item[1]), step: HappeningKind(item[2]), changed: item[3] == 1,
 		log: protocol.Core(item[4]), core: protocol.Core(item[5]), incarnation: order.Uint32(item[8:]),
-		seq: order.Uint64(item[24:]), attempt: uint16(order.Uint32(item[32:])),
+		seq: order.Uint64(item[24:]), attempt: order.Uint16(item[32:]), more: order.Uint16(item[34:]),
 	}
 	n.id = ID{Stream: protocol.Stream{Core: protocol.Core(item[6]), Incarnation: order.Uint32(item[12:])}, N: order.Uint64(item[16:])}
 	if n.id.N > 0 {

@@ -58,6 +58,7 @@ type worker struct {
 	control  protocol.Control
 	evs      []protocol.Event
 	taken    []protocol.Event
+	lying    [][]byte // What those lie in.
 	finished []*run
 	programs [2][]protocol.Effect
 	flip     int
@@ -183,7 +184,7 @@ func (w *worker) turn() bool {
 // hear takes what is in the inbox. The events are the worker's, so the others are
 // put behind them.
 func (w *worker) hear(now clock.Instant) []protocol.Event {
-	w.taken = w.in.take(w.taken)
+	w.taken, w.lying = w.in.take(w.taken, w.lying)
 	evs := w.taken
 	for i := range evs {
 		ev := &evs[i]
@@ -356,7 +357,11 @@ func (w *worker) start() {
 	w.begun = w.begun[:0]
 }
 
-func (w *worker) note(n notice) { w.notes = append(w.notes, n) }
+func (w *worker) note(n notice) {
+	if last := len(w.notes) - 1; last < 0 || !w.notes[last].joins(&n) {
+		w.notes = append(w.notes, n)
+	}
+}
 
 // flush tells what there is to tell, and lets go of what it was about.
 func (w *worker) flush() {

@@ -48,9 +48,9 @@ func (o outside) Do(e *protocol.Effect) {
 	case e.Kind == protocol.EffectBegin:
 		o.c.begun = append(o.c.begun, protocol.Event{Kind: protocol.EventFinished, Log: e.Log, ID: e.ID, Attempt: e.Attempt, Token: e.Token})
 	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeAccepted:
-		o.c.accepted++
+		o.c.accepted += 1 + int(e.More)
 	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeDone:
-		o.c.done++
+		o.c.done += 1 + int(e.More)
 	}
 }
 

@@ -85,7 +85,7 @@ func (e *Effect) waits() bool {
 // unknown answers what will never be published by us.
 func (n *Node) unknown(e *Effect) {
 	if e.Kind == EffectAnswer {
-		n.emit(Effect{Kind: EffectAnswer, Log: e.Log, ID: e.ID, Code: CodeUnknown})
+		n.emit(Effect{Kind: EffectAnswer, Log: e.Log, ID: e.ID, More: e.More, Code: CodeUnknown})
 	}
 }
 

@@ -29,7 +29,8 @@ const (
 	EventCancel
 	// EventResolve asks what became of ID in Log.
 	EventResolve
-	// EventCollect hands the result of ID in Log over and lets it be dropped.
+	// EventCollect hands the results of ID in Log and of the More next tasks of
+	// its stream over, and lets them be dropped.
 	EventCollect
 	// EventIdle says that Count handlers are free.
 	EventIdle
@@ -87,6 +88,7 @@ type Event struct {
 	Incarnation uint32
 	Crashed     bool
 	Log         Core
+	More        uint16
 	ID          TaskID
 	Task        Record
 	Attempt     uint16
@@ -102,6 +104,16 @@ type Event struct {
 	Slots       []uint64 // Result of a read: the ring, then the arena.
 	Arena       []byte
 	Rest        []Effect `json:"-"`
+}
+
+// Joins lets an EventCollect speak of the next task too, if next collects it.
+func (ev *Event) Joins(next *Event) bool {
+	if ev.Kind != EventCollect || next.Kind != EventCollect || ev.Log != next.Log || ev.ID.Stream != next.ID.Stream ||
+		next.ID.N != ev.ID.N+uint64(ev.More)+1 || next.More > 0 || ev.More == 1<<16-1 {
+		return false
+	}
+	ev.More++
+	return true
 }
 
 // MessageKind is what a message wants.
@@ -171,7 +183,8 @@ const (
 	// EffectFreeBelow frees the areas of Log whose epoch is below Epoch, and
 	// not Old, and whose writer has exited or is this process.
 	EffectFreeBelow
-	// EffectAnswer tells whoever asked about ID.
+	// EffectAnswer tells whoever asked about ID, and about the More next tasks of
+	// its stream.
 	EffectAnswer
 	// EffectBegin starts an attempt with the payload Ref, to be read from any
 	// valid copy in Members of (Log, Epoch).
@@ -185,7 +198,8 @@ const (
 	// EffectReport says that a task (or, with a zero ID, records of Log) is
 	// lost.
 	EffectReport
-	// EffectForget says that the tombstone of ID is gone.
+	// EffectForget says that the tombstones of ID, and of the More next tasks of
+	// its stream, are gone.
 	EffectForget
 	// EffectResetAffinity lets the process (Core, Incarnation) run anywhere: a
 	// victim pinned under a real-time hog would not get to die.
@@ -233,6 +247,7 @@ type Effect struct {
 	Code        Code
 	Mode        Mode
 	Attempt     uint16
+	More        uint16
 	Log         Core
 	Core        Core
 	Region      RegionID
@@ -247,6 +262,26 @@ type Effect struct {
 	Ref         Ref
 	Members     []Core
 	Message     *Message
+}
+
+// Each yields the effect once for each task that it speaks of.
+func (e *Effect) Each(yield func(*Effect) bool) {
+	if e.More == 0 {
+		yield(e)
+		return
+	}
+	one := *e
+	one.More = 0
+	for i := range uint64(e.More) + 1 {
+		if one.ID.N = e.ID.N + i; !yield(&one) {
+			return
+		}
+	}
+}
+
+// precedes reports whether the next task that the effect could speak of is id.
+func (e *Effect) precedes(id TaskID) bool {
+	return e.ID.N+uint64(e.More)+1 == id.N && e.ID.Stream == id.Stream && e.More < 1<<16-1
 }
 
 // Code is an answer.

@@ -330,8 +330,21 @@ func (n *Node) ask(log Core, e Effect) {
 	n.emit(e)
 }
 
-func (n *Node) answer(log Core, id TaskID, code Code) {
-	n.later(Effect{Kind: EffectAnswer, Log: log, ID: id, Code: code})
+func (n *Node) answer(log Core, id TaskID, code Code) { n.tell(log, id, code, 0, 0) }
+
+// tell answers about a task, together with the one before it where the same is to
+// be said of both: batches come in the order of their numbers, and so do their
+// answers.
+func (n *Node) tell(log Core, id TaskID, code Code, attempt uint16, token uint32) {
+	if last := len(n.post) - 1; last >= 0 {
+		e := &n.post[last]
+		if e.Kind == EffectAnswer && e.Code == code && e.Log == log && e.precedes(id) && e.Attempt == attempt && e.Token == token &&
+			e.Seq == 0 && e.Ref.Bytes == 0 && e.ID.Run == id.Run {
+			e.More++
+			return
+		}
+	}
+	n.later(Effect{Kind: EffectAnswer, Log: log, ID: id, Code: code, Attempt: attempt, Token: token})
 }
 
 // settle notes that the program before was performed: all that was published in

@@ -42,6 +42,10 @@ type log struct {
 	words []uint64
 	sent  int
 	first uint64
+	// span is the last of them while it may grow to speak of more tasks, and
+	// spanAt where it stands.
+	span   Record
+	spanAt int
 	// data are the payloads of this step, padded to cells, and payloads where
 	// they belong: runs of cells that were not flushed yet.
 	data     []byte
@@ -97,7 +101,7 @@ func (n *Node) submit(ev *Event) {
 		return
 	}
 	r.Payload = ref
-	n.append(l, &r)
+	n.appendTo(l, &r, nil)
 	n.answer(l.id, id, CodeAccepted)
 }
 
@@ -138,10 +142,13 @@ func (n *Node) serves(id TaskID, log Core) (*log, Code) {
 // known answers about an ID that the log has seen.
 func (n *Node) known(l *log, id TaskID, t *task) {
 	e := Effect{Kind: EffectAnswer, Log: l.id, ID: id, Code: CodeKnown}
-	if t == nil && !l.q.seen.has(id) && l.q.seen.closed(id.Stream) {
-		e.Seq = uint64(StateLost)
+	if t == nil && (l.q.seen.has(id) || !l.q.seen.closed(id.Stream)) {
+		n.answer(l.id, id, CodeKnown)
+		return
 	}
-	if t != nil {
+	if t == nil {
+		e.Seq = uint64(StateLost)
+	} else {
 		e.Seq = uint64(t.state)
 		switch t.state {
 		case StateMoved:
@@ -175,7 +182,7 @@ func (n *Node) cancel(ev *Event) {
 			code = CodeCancelAsked
 			n.later(Effect{Kind: EffectStop, Log: l.id, ID: ev.ID, Attempt: t.Attempt, Token: t.Token})
 		}
-		n.append(l, &Record{Kind: KindCancel, ID: ev.ID})
+		n.appendTo(l, &Record{Kind: KindCancel, ID: ev.ID}, t)
 		n.answer(l.id, ev.ID, code)
 	}
 }
@@ -206,7 +213,7 @@ func (n *Node) bury(l *log, id TaskID, code Code) {
 		n.answer(l.id, id, CodeFull)
 		return
 	}
-	n.append(l, &Record{Kind: KindCancel, ID: id})
+	n.appendTo(l, &Record{Kind: KindCancel, ID: id}, nil)
 	n.answer(l.id, id, code)
 }
 
@@ -217,10 +224,14 @@ func (n *Node) collect(ev *Event) {
 		n.answer(ev.Log, ev.ID, code)
 		return
 	}
-	t := l.q.find(ev.ID)
-	n.known(l, ev.ID, nil)
-	if t != nil && t.state.Terminal() && !t.collected {
-		n.append(l, &Record{Kind: KindCollect, ID: ev.ID})
+	r := Record{Kind: KindCollect, ID: ev.ID}
+	for i := range uint64(ev.More) + 1 {
+		r.ID.N = ev.ID.N + i
+		t := l.q.find(r.ID)
+		n.known(l, r.ID, nil)
+		if t != nil && t.state.Terminal() && !t.collected {
+			n.appendTo(l, &r, t)
+		}
 	}
 }
 
@@ -259,18 +270,18 @@ func (n *Node) begin(l *log, t *task) {
 	} else {
 		n.later(e)
 	}
-	n.append(l, &Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode})
+	n.appendTo(l, &Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode}, t)
 }
 
 // finish takes the end of an attempt, if it is the one that the log knows.
 func (n *Node) finish(ev *Event) {
-	e := Effect{Kind: EffectReject, Log: ev.Log, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token}
 	l, code := n.serves(ev.ID, ev.Log)
 	if code == CodeBusy {
-		e.Kind, e.Code = EffectAnswer, CodeBusy
+		n.tell(ev.Log, ev.ID, CodeBusy, ev.Attempt, ev.Token)
+		return
 	}
 	if code != 0 {
-		n.later(e)
+		n.reject(ev)
 		return
 	}
 	t := l.q.find(ev.ID)
@@ -280,33 +291,40 @@ func (n *Node) finish(ev *Event) {
 		t.Attempt, t.Token, stale = ev.Attempt, ev.Token, false
 	}
 	if stale {
-		n.later(e)
+		n.reject(ev)
 		return
 	}
-	r := Record{Kind: KindRetry, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, NotBefore: min(ev.NotBefore, MaxTime), Crashes: t.Crashes, Affinity: t.Affinity}
 	// Another attempt would be a second run, so such a task ends as it is.
 	once := t.Mode == AtMostOnce && t.Flags&CancelAsked == 0
-	if ev.Outcome == OutcomeDone || once {
-		ref, ok := n.store(l, ev.Payload)
-		if !ok {
-			e.Kind, e.Code = EffectAnswer, CodeFull
-			n.later(e)
-			return
-		}
-		r = Record{Kind: KindDone, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Payload: ref}
+	if ev.Outcome != OutcomeDone && !once {
+		n.appendTo(l, &Record{Kind: KindRetry, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, NotBefore: min(ev.NotBefore, MaxTime), Crashes: t.Crashes, Affinity: t.Affinity}, t)
+		n.tell(l.id, ev.ID, CodeRetry, ev.Attempt, ev.Token)
+		return
 	}
-	n.append(l, &r)
-	e.Kind, e.Code = EffectAnswer, CodeRetry
-	if r.Kind == KindDone {
-		e.Code, e.Ref, e.Epoch, e.Members = CodeDone, r.Payload, l.epoch, l.members
+	ref, ok := n.store(l, ev.Payload)
+	if !ok {
+		n.tell(l.id, ev.ID, CodeFull, ev.Attempt, ev.Token)
+		return
 	}
-	n.later(e)
+	n.appendTo(l, &Record{Kind: KindDone, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Payload: ref}, t)
+	if ref.Bytes == 0 {
+		n.tell(l.id, ev.ID, CodeDone, ev.Attempt, ev.Token)
+		return
+	}
+	n.later(Effect{
+		Kind: EffectAnswer, Log: l.id, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Code: CodeDone,
+		Ref: ref, Epoch: l.epoch, Members: l.members,
+	})
+}
+
+func (n *Node) reject(ev *Event) {
+	n.later(Effect{Kind: EffectReject, Log: ev.Log, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token})
 }
 
 // lose ends a task that may not be run again, and says so.
 func (n *Node) lose(l *log, t *task, reason uint64) {
 	n.later(Effect{Kind: EffectReport, Log: l.id, ID: t.ID, Attempt: t.Attempt, Seq: reason})
-	n.append(l, &Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)})
+	n.appendTo(l, &Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)}, t)
 }
 
 // grow reports whether the log has room for one more entry and its ID. What ends
@@ -356,13 +374,21 @@ func (r cellRun) follows(cell uint32) bool {
 const maxRun = 16
 
 // append adds a record to the log, which takes effect when it is published.
-func (n *Node) append(l *log, r *Record) {
-	// One record may add an entry and an exception to what a snapshot needs.
-	if l.next+4-l.head+l.q.records() > n.cfg.Slots {
-		n.checkpoint(l)
+func (n *Node) append(l *log, r *Record) { n.appendTo(l, r, l.q.find(r.ID)) }
+
+// appendTo is append for a record about the task t, nil for one that is not there.
+func (n *Node) appendTo(l *log, r *Record, t *task) {
+	if l.span.joins(r) {
+		l.span.Arg2++
+		r.Epoch, r.Seq = l.span.Epoch, l.span.Seq
+	} else {
+		// One record may add an entry and an exception to what a snapshot needs.
+		if l.next+4-l.head+l.q.records() > n.cfg.Slots {
+			n.checkpoint(l)
+		}
+		n.write(l, r)
 	}
-	n.write(l, r)
-	freed := l.q.apply(r)
+	freed := l.q.apply(r, t)
 	if freed.Bytes > 0 {
 		l.freed = append(l.freed, freed)
 		if n.mut&mutReuseCells != 0 {
@@ -372,13 +398,17 @@ func (n *Node) append(l *log, r *Record) {
 	if r.Kind == KindEnqueue || r.Kind == KindClaim {
 		return // Most records; they end nothing.
 	}
-	if t := l.q.find(r.ID); t != nil && t.state.Terminal() && t.collected {
+	if t == nil {
+		t = l.q.find(r.ID)
+	}
+	if t != nil && t.state.Terminal() && t.collected {
 		l.doomed = append(l.doomed, t.ID)
 	}
 }
 
 // write encodes a record into the batch, and gives it its place there.
 func (n *Node) write(l *log, r *Record) {
+	l.closeSpan()
 	if len(l.words) == l.sent {
 		l.first = l.next
 	}
@@ -388,6 +418,17 @@ func (n *Node) write(l *log, r *Record) {
 	l.words = slices.Grow(l.words, RecordWords)[:at+RecordWords]
 	r.Encode(l.words[at:])
 	l.next++
+	if r.Kind.spans() {
+		l.span, l.spanAt = *r, at
+	}
+}
+
+// closeSpan writes the last record as long as it has become.
+func (l *log) closeSpan() {
+	if l.span.Kind != KindNone && l.span.Arg2 > 0 {
+		l.span.Encode(l.words[l.spanAt:])
+	}
+	l.span.Kind = KindNone
 }
 
 // checkpoint starts the log anew with a snapshot, so that old records can be
@@ -422,6 +463,7 @@ func (n *Node) flush(l *log) {
 	if len(l.words) == l.sent {
 		return
 	}
+	l.closeSpan()
 	reached := quorum.Set(0)
 	for i, member := range l.members {
 		if i == len(l.members)-1 && n.mut&mutAckEarly != 0 {
@@ -489,9 +531,18 @@ func (n *Node) collectGarbage(l *log) {
 			if n.mut&mutTimeTombstones != 0 {
 				l.q.seen.forget(id.Stream)
 			}
-			n.emit(Effect{Kind: EffectForget, Log: l.id, ID: id})
+			n.forgotten(l.id, id)
 		}
 	}
+}
+
+// forgotten says that a tombstone is gone, or lets the last effect say it too.
+func (n *Node) forgotten(log Core, id TaskID) {
+	if last := len(n.out) - 1; last >= 0 && n.out[last].Kind == EffectForget && n.out[last].Log == log && n.out[last].precedes(id) {
+		n.out[last].More++
+		return
+	}
+	n.emit(Effect{Kind: EffectForget, Log: log, ID: id})
 }
 
 func set(cores []Core) quorum.Set {

@@ -185,11 +185,10 @@ func (q *queue) leave(t *task) {
 	}
 }
 
-// apply performs a record on the queue and returns the payload that nobody
-// needs any more. A record that does not fit the state changes nothing: that is
+// apply performs a record on the queue, where t is the task that it is about, or
+// nil, and returns the payload that nobody needs any more. A record that does not fit the state changes nothing: that is
 // what makes repeated, late and lost records harmless.
-func (q *queue) apply(r *Record) (freed Ref) {
-	t := q.find(r.ID)
+func (q *queue) apply(r *Record, t *task) (freed Ref) {
 	switch r.Kind {
 	case KindEnqueue:
 		if !q.seen.has(r.ID) {

@@ -42,7 +42,7 @@ func TestVectorMatchesSet(t *testing.T) {
 			}
 			if rng.IntN(20) == 0 { // By way of a snapshot.
 				q := newQueue(0)
-				v.snapshot(0, func(r Record) { q.apply(&r) })
+				v.snapshot(0, func(r Record) { q.apply(&r, q.find(r.ID)) })
 				v = q.seen
 			}
 			extras := 0
@@ -135,9 +135,9 @@ func TestQueueServesInOrder(t *testing.T) {
 		var want []Record
 		for n := range uint64(40) {
 			r := Record{Kind: KindEnqueue, ID: TaskID{1, Stream{0, 1}, n + 1}, Prio: uint8(rng.IntN(3)), Deadline: rng.Uint64N(4), NotBefore: rng.Uint64N(3) * 100}
-			q.apply(&r)
+			q.apply(&r, q.find(r.ID))
 			if rng.IntN(5) == 0 {
-				q.apply(&Record{Kind: KindCancel, ID: r.ID})
+				q.apply(&Record{Kind: KindCancel, ID: r.ID}, q.find(r.ID))
 			} else if r.NotBefore <= 100 {
 				want = append(want, r)
 			}
@@ -161,7 +161,7 @@ func TestQueueServesInOrder(t *testing.T) {
 			if got == nil || got.ID != r.ID {
 				t.Fatalf("seed %d: %v comes, want %v", seed, got, r.ID)
 			}
-			q.apply(&Record{Kind: KindClaim, ID: r.ID, Attempt: 1, Token: 1})
+			q.apply(&Record{Kind: KindClaim, ID: r.ID, Attempt: 1, Token: 1}, q.find(r.ID))
 		}
 		if q.first() != nil || q.claimed != len(want) {
 			t.Fatalf("seed %d: %d are claimed of %d", seed, q.claimed, len(want))
@@ -180,11 +180,11 @@ func TestSnapshotIsTheQueue(t *testing.T) {
 			r.ID = TaskID{1, Stream{Core(rng.IntN(2)), 1 + rng.Uint32N(2)}, 1 + rng.Uint64N(8)}
 			r.Hop, r.Attempt, r.Token, r.Arg, r.Arg2 = uint16(rng.IntN(4)), 1, 1, uint16(rng.IntN(2)), 0
 			if r.Kind != KindSnapTask && r.Kind != KindSnapSeen {
-				q.apply(&r)
+				q.apply(&r, q.find(r.ID))
 			}
 		}
 		copied := newQueue(1)
-		q.snapshot(func(r Record) { copied.apply(&r) })
+		q.snapshot(func(r Record) { copied.apply(&r, copied.find(r.ID)) })
 		if a, b := string(q.appendState(nil)), string(copied.appendState(nil)); a != b {
 			t.Fatalf("seed %d: the snapshot of the snapshot differs", seed)
 		}

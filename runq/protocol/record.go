@@ -122,6 +122,33 @@ type Record struct {
 	Affinity  Core   // The core it should run on plus one; 0 is any.
 }
 
+// spans reports whether one record of this kind may speak of several tasks: what
+// befalls whole batches alike, and brings nothing of its own to each.
+func (k Kind) spans() bool { return k == KindClaim || k == KindDone || k == KindCollect }
+
+// joins reports whether r says the same of the next task of the stream as the
+// record says of the one before, so that one record can say it of both.
+func (span *Record) joins(r *Record) bool {
+	return span.Kind == r.Kind && span.Kind != KindNone && r.ID.N == span.ID.N+uint64(span.Arg2)+1 && r.ID.Stream == span.ID.Stream &&
+		r.Attempt == span.Attempt && r.Token == span.Token && r.Mode == span.Mode && r.Payload.Bytes == 0 && span.Payload.Bytes == 0 && span.Arg2 < 1<<16-1
+}
+
+// Each yields the record once for each task that it speaks of: a claim, a done
+// and a collect hold for the Arg2 next ones of the stream too.
+func (r *Record) Each(yield func(*Record) bool) {
+	one := *r
+	if !r.Kind.spans() {
+		yield(&one)
+		return
+	}
+	one.Arg2 = 0
+	for i := range uint64(r.Arg2) + 1 {
+		if one.ID.N = r.ID.N + i; !yield(&one) {
+			return
+		}
+	}
+}
+
 // Flags are properties of a task that its submitter chose or asked for later.
 type Flags uint8
 

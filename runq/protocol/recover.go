@@ -420,7 +420,9 @@ func (n *Node) replay(l *log) {
 	}
 	for seq := start; seq < rec.best; seq++ {
 		if r := rec.found.at(seq); r != nil {
-			l.q.apply(r)
+			for one := range r.Each {
+				l.q.apply(one, l.q.find(one.ID))
+			}
 			continue
 		}
 		if n.mut&mutTruncate != 0 && seq > start {
@@ -497,7 +499,7 @@ func (n *Node) release(l *log) {
 			n.lose(l, t, LossInFlight)
 			continue
 		}
-		n.append(l, &Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity, Arg: retryFree})
+		n.appendTo(l, &Record{Kind: KindRetry, ID: t.ID, Attempt: t.Attempt, Token: t.Token, Crashes: t.Crashes, Affinity: t.Affinity, Arg: retryFree}, t)
 	}
 }
 

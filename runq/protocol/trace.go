@@ -64,7 +64,7 @@ func digest(effects []Effect) uint32 {
 	for i := range effects {
 		e := &effects[i]
 		b = put(b, uint64(e.Kind), uint64(e.Code), uint64(e.Log), uint64(e.Core), uint64(e.Region.Host), uint64(e.Region.Epoch),
-			uint64(e.Incarnation), uint64(e.Attempt), uint64(e.Token), uint64(e.Epoch), e.Seq, e.Old, e.New, uint64(e.ID.Core), uint64(e.ID.Incarnation), e.ID.N)
+			uint64(e.Incarnation), uint64(e.Attempt), uint64(e.More), uint64(e.Token), uint64(e.Epoch), e.Seq, e.Old, e.New, uint64(e.ID.Core), uint64(e.ID.Incarnation), e.ID.N)
 		b = put(b, e.Words...)
 		b = append(b, e.Data...)
 		if m := e.Message; m != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,7 @@ func pair(kind int, name string) (a, b *os.File, err error) {
 // receives.
 type Link struct {
 	file    *os.File
+	raw     syscall.RawConn
 	dropped atomic.Uint64
 	closed  chan struct{}
 	written chan struct{} // closed once the writer has returned
@@ -60,6 +62,8 @@ func NewLink(file *os.File) *Link {
 		file: file, closed: make(chan struct{}), written: make(chan struct{}),
 		wake: make(chan struct{}, 1), room: make(chan struct{}),
 	}
+	// A file of our own making has one; without it all is left to the writer.
+	l.raw, _ = file.SyscallConn()
 	go l.write()
 	return l
 }
@@ -122,12 +126,31 @@ func (l *Link) queue(frame []byte) (room <-chan struct{}, err error) {
 	if len(l.waiting)+len(frame) > LinkBufferBytes {
 		return l.room, ErrLinkFull
 	}
+	if len(l.waiting) == 0 && !l.writing {
+		if frame = frame[l.tryWrite(frame):]; len(frame) == 0 {
+			return nil, nil
+		}
+	}
 	l.waiting = append(l.waiting, frame...)
 	select {
 	case l.wake <- struct{}{}:
 	default: // The writer has been told already.
 	}
 	return nil, nil
+}
+
+// tryWrite writes what the socket has room for at once, which is most often all:
+// to wake the writer for it would cost more than the writing. An error is left for
+// the writer to find.
+func (l *Link) tryWrite(frame []byte) (n int) {
+	if l.raw == nil {
+		return 0
+	}
+	_ = l.raw.Write(func(fd uintptr) bool {
+		n, _ = unix.Write(int(fd), frame)
+		return true
+	})
+	return max(n, 0)
 }
 
 // write swaps the waiting buffer for the one that it has written, so both are

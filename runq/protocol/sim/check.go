@@ -230,7 +230,9 @@ func (c *checker) learn(at reign, seq uint64, words [protocol.RecordWords]uint64
 			c.task(r.ID).ended = c.task(r.ID).ended || state.Terminal()
 		}
 	case protocol.KindDone, protocol.KindCancel, protocol.KindLost:
-		c.task(r.ID).ended = true
+		for one := range r.Each {
+			c.task(one.ID).ended = true
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *sim) act() {
 	r := s.requests[s.rng.IntN(len(s.requests))]
 	switch n := s.rng.IntN(12); {
 	case r.resolved && n < 4:
-		s.request(r, protocol.Event{Kind: protocol.EventCollect})
+		s.request(r, protocol.Event{Kind: protocol.EventCollect, More: s.ripe(r)})
 	case r.resolved:
 		// Asked again, a submit that was repeated must find its tombstone.
 		s.request(r, protocol.Event{Kind: protocol.EventSubmit})
@@ -47,6 +47,18 @@ func (s *sim) act() {
 		s.request(r, protocol.Event{Kind: protocol.EventSubmit})
 	default:
 		s.request(r, protocol.Event{Kind: protocol.EventResolve})
+	}
+}
+
+// ripe returns how many of the next tasks of a stream can be collected with one.
+func (s *sim) ripe(r *request) (more uint16) {
+	id := r.id
+	for {
+		id.N++
+		if next := s.byID[id]; next == nil || !next.resolved || next.where != r.where {
+			return more
+		}
+		more++
 	}
 }
 

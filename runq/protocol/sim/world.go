@@ -267,8 +267,10 @@ func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Ev
 	case protocol.EffectFreeBelow:
 		w.free(p, e)
 	case protocol.EffectAnswer, protocol.EffectReject:
-		w.check.answered(p, e)
-		w.onAnswer(p, e)
+		for one := range e.Each {
+			w.check.answered(p, one)
+			w.onAnswer(p, one)
+		}
 	case protocol.EffectBegin:
 		w.check.begun(p, e)
 		w.onBegin(p, e)
@@ -283,7 +285,9 @@ func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Ev
 	case protocol.EffectReport:
 		w.check.reported(e)
 	case protocol.EffectForget:
-		w.check.forgotten(e)
+		for one := range e.Each {
+			w.check.forgotten(one)
+		}
 	case protocol.EffectKill:
 		w.onKill(e.Core, e.Incarnation)
 	case protocol.EffectExit:
