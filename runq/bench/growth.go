@@ -20,8 +20,8 @@ type Point struct {
 // tasks that wait. Each group is related to its first.
 func Growth() [][]Point {
 	var cores, copies, waiting []Point
-	for _, n := range []int{2, 4, 8, 16, 32, 64} {
-		cores = append(cores, Point{n, 2, 0})
+	for _, n := range []int{1, 2, 4, 8, 16, 32, 64} {
+		cores = append(cores, Point{n, min(n, 2), 0}) // One core has one copy.
 	}
 	for _, k := range []int{1, 2, 3, 4} {
 		copies = append(copies, Point{4, k, 0})

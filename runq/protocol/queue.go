@@ -80,6 +80,7 @@ type queue struct {
 	seen    vector
 	order   uint64
 	claimed int
+	all     []int32 // For snapshot alone: others append while they walk, and an append may take one.
 }
 
 func newQueue(run uint64) *queue {
@@ -94,7 +95,7 @@ func (q *queue) clone() *queue {
 	}
 	c.tasks, c.spare = slices.Clone(q.tasks), slices.Clone(q.spare)
 	c.ready, c.delayed = slices.Clone(q.ready), slices.Clone(q.delayed)
-	c.seen = q.seen.clone()
+	c.seen, c.all = q.seen.clone(), nil
 	return &c
 }
 
@@ -375,7 +376,8 @@ func (q *queue) restore(r *Record) {
 func (q *queue) snapshot(yield func(Record)) {
 	yield(Record{Kind: KindSnapBegin, ID: TaskID{Run: q.run, N: q.records() - 2}})
 	q.seen.snapshot(q.run, yield)
-	for _, i := range q.sorted() {
+	q.all = q.appendSorted(q.all[:0])
+	for _, i := range q.all {
 		t := &q.tasks[i]
 		r := t.Record
 		r.Kind, r.Arg2 = KindSnapTask, uint16(t.state)|t.Arg2&snapWarded

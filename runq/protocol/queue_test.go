@@ -80,53 +80,6 @@ func TestFloorCollapsesExceptions(t *testing.T) {
 	}
 }
 
-// The arena against a list of cells.
-func TestArenaMatchesCells(t *testing.T) {
-	for seed := range uint64(200) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		a := newArena(40)
-		var taken [40]bool
-		var held []span
-		for range 200 {
-			if n := 1 + rng.Uint32N(6); rng.IntN(2) == 0 {
-				from, ok := a.take(n)
-				if ok != fits40(taken[:], int(n)) {
-					t.Fatalf("seed %d: take(%d) = %v with %v", seed, n, ok, taken)
-				}
-				for i := from; ok && i < from+n; i++ {
-					if taken[i] {
-						t.Fatalf("seed %d: cell %d is given out twice", seed, i)
-					}
-					taken[i] = true
-				}
-				if ok {
-					held = append(held, span{from, from + n})
-				}
-			} else if len(held) > 0 {
-				i := rng.IntN(len(held))
-				a.give(held[i].from, held[i].to-held[i].from)
-				for c := held[i].from; c < held[i].to; c++ {
-					taken[c] = false
-				}
-				held = slices.Delete(held, i, i+1)
-			}
-		}
-	}
-}
-
-func fits40(taken []bool, n int) bool {
-	run := 0
-	for _, t := range taken {
-		if run++; t {
-			run = 0
-		}
-		if run >= n {
-			return true
-		}
-	}
-	return false
-}
-
 // The heaps against sorting: priority first, then deadline, then order.
 func TestQueueServesInOrder(t *testing.T) {
 	for seed := range uint64(100) {

@@ -584,8 +584,10 @@ func (n *Node) handOver(l *log) {
 }
 
 // sorted returns the places of all entries in the order of the queue.
-func (q *queue) sorted() []int32 {
-	all := make([]int32, 0, q.index.n)
+func (q *queue) sorted() []int32 { return q.appendSorted(make([]int32, 0, q.index.n)) }
+
+// appendSorted appends them to an empty slice.
+func (q *queue) appendSorted(all []int32) []int32 {
 	for i := range q.tasks {
 		if q.tasks[i].used {
 			all = append(all, int32(i))

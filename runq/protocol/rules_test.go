@@ -3,6 +3,8 @@ package protocol
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -241,28 +243,65 @@ func TestEpochsEnd(t *testing.T) {
 	}
 }
 
-// A step that does what an owner does all day allocates nothing.
+// What an owner does all day allocates nothing, checkpoints and their snapshots
+// included: over a long run not a single object.
 func TestSteadyStateDoesNotAllocate(t *testing.T) {
-	cfg := testConfig(1, 1)
-	cfg.Slots = 1 << 14 // A snapshot allocates; it comes once in many tasks.
-	m := newMachine(t, cfg, 0)
-	n := m.nodes[0]
-	payload := []byte("sixty-four bytes or so")
-	var buf []Effect
-	cycle := func() {
-		id := n.Allocate()
-		submit := Event{Kind: EventSubmit, Task: Record{ID: id, Flags: Detached}, Payload: payload}
-		idle := Event{Kind: EventIdle, Count: 1}
-		done := Event{Kind: EventFinished, ID: id, Attempt: 1, Token: 1}
-		buf = n.Step(&submit, buf[:0])
-		buf = n.Step(&idle, buf[:0])
-		buf = n.Step(&done, buf[:0])
-	}
-	for range 1000 {
-		cycle()
-	}
-	if got := testing.AllocsPerRun(1000, cycle); got > 0 {
-		t.Errorf("%.2f allocations a task", got)
+	for k := 1; k <= 3; k++ {
+		for _, batch := range []int{1, 8} {
+			t.Run(fmt.Sprintf("k=%d/batch=%d", k, batch), func(t *testing.T) {
+				n := newMachine(t, testConfig(3, k), 0).nodes[0]
+				n.held = 1 << 62 // Nothing ticks here.
+				// Some stand in the queue all the time: a snapshot has to list them.
+				var buf []Effect
+				payload, events := []byte("sixty-four bytes or so"), make([]Event, batch)
+				for range 8 {
+					buf = n.Step(&Event{Kind: EventSubmit, Task: Record{ID: n.Allocate(), NotBefore: MaxTime}}, buf[:0])
+				}
+				l := n.logs[0]
+				checkpoints, head := 0, l.head
+				cycle := func() {
+					for i := range events {
+						events[i] = Event{Kind: EventSubmit, Task: Record{ID: n.Allocate(), Flags: Detached}, Payload: payload}
+					}
+					first := events[0].Task.ID
+					buf = n.StepAll(events, buf[:0])
+					events[0] = Event{Kind: EventIdle, Count: batch}
+					buf = n.StepAll(events[:1], buf[:0])
+					for i := range events {
+						id := first
+						id.N += uint64(i)
+						events[i] = Event{Kind: EventFinished, ID: id, Attempt: 1, Token: 1}
+					}
+					buf = n.StepAll(events, buf[:0])
+					if l.head != head {
+						checkpoints, head = checkpoints+1, l.head
+					}
+				}
+				for range 1000 {
+					cycle()
+				}
+				runtime.GC()
+				defer debug.SetGCPercent(debug.SetGCPercent(-1)) // A collection allocates for itself.
+				checkpoints = 0
+				// The runtime may start a thread meanwhile, but not each time.
+				least := ^uint64(0)
+				for range 3 {
+					var before, after runtime.MemStats
+					runtime.ReadMemStats(&before)
+					for range 1000 {
+						cycle()
+					}
+					runtime.ReadMemStats(&after)
+					least = min(least, after.Mallocs-before.Mallocs)
+				}
+				if least > 0 {
+					t.Errorf("%d allocations in %d tasks", least, 1000*batch)
+				}
+				if checkpoints < 100 || l.q.index.n > 8+2*batch {
+					t.Errorf("%d checkpoints, %d tasks left: this is not what an owner does", checkpoints, l.q.index.n)
+				}
+			})
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ func (l *log) clone() *log {
 	if l.q != nil {
 		c.q = l.q.clone()
 	}
-	c.arena.free = slices.Clone(l.arena.free)
+	c.arena = l.arena.clone()
 	c.words, c.payloads, c.freed = slices.Clone(l.words), slices.Clone(l.payloads), slices.Clone(l.freed)
 	c.data = slices.Clone(l.data) // Both go on appending.
 	c.doomed, c.held, c.lows = slices.Clone(l.doomed), slices.Clone(l.held), maps.Clone(l.lows)
@@ -94,9 +94,7 @@ func (l *log) appendState(b []byte) []byte {
 	for i, m := range l.members {
 		b = put(b, uint64(m), uint64(l.lives[i]))
 	}
-	for _, s := range l.arena.free {
-		b = put(b, uint64(s.from), uint64(s.to))
-	}
+	l.arena.spans(func(from, to uint32) { b = put(b, uint64(from), uint64(to)) })
 	b = put(b, uint64(len(l.held)), uint64(len(l.doomed)))
 	for i := range l.held {
 		b = put(b, uint64(l.held[i].Kind), uint64(l.held[i].Code), l.held[i].ID.N)

@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
 // vector remembers every ID that a log ever saw, without remembering each: per
 // stream a contiguous run and exceptions beyond it, and per core the streams
@@ -21,6 +18,7 @@ type vector struct {
 	// hot is the stream that was asked for last: one submitter comes often.
 	hot     Stream
 	hotSeen *seen
+	words   []uint64 // For snapshot alone.
 }
 
 // perCore has an incarnation for some cores, which only rises.
@@ -164,12 +162,21 @@ func (v *vector) forget(stream Stream) {
 
 // sorted lists the streams that are open, in a fixed order.
 func (v *vector) sorted() []Stream {
-	words := slices.Sorted(maps.Keys(v.streams))
-	list := make([]Stream, len(words))
-	for i, word := range words {
-		list[i] = streamOf(word)
+	var list []Stream
+	for _, word := range v.appendSorted(nil) {
+		list = append(list, streamOf(word))
 	}
 	return list
+}
+
+// appendSorted appends the words of the streams that are open to an empty slice, in
+// a fixed order.
+func (v *vector) appendSorted(words []uint64) []uint64 {
+	for word := range v.streams {
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	return words
 }
 
 func (v *vector) stream(stream Stream) *seen {
@@ -209,8 +216,10 @@ func (v *vector) snapshot(run uint64, yield func(Record)) {
 			yield(Record{Kind: KindFloor, ID: TaskID{Run: run, Stream: Stream{Core(core), first}}, Arg: floorLost})
 		}
 	}
-	for _, stream := range v.sorted() {
-		s := v.find(stream)
+	v.words = v.appendSorted(v.words[:0])
+	for _, word := range v.words {
+		stream := streamOf(word)
+		s := v.streams[word]
 		yield(Record{Kind: KindSnapSeen, ID: TaskID{run, stream, s.upto}})
 		for _, n := range s.extra {
 			yield(Record{Kind: KindSnapSeen, ID: TaskID{run, stream, n}, Arg2: 1})
