@@ -62,6 +62,7 @@ func signalWorker(t *testing.T, q *runq.Queue, worker int, sig syscall.Signal) {
 // A worker that stands still for longer than its lease, and that nobody can
 // kill, loses its queue; when it goes on, what it publishes is refused.
 func TestZombieIsFenced(t *testing.T) {
+	ofProcesses(t)
 	var w watched
 	var spare sync.Map
 	trial.Hooks.Spare = func(worker int, incarnation uint32) bool { _, ok := spare.Load(worker); return ok }
@@ -170,6 +171,7 @@ func TestDeathTakesNoAttempt(t *testing.T) {
 }
 
 func TestBitFlips(t *testing.T) {
+	ofProcesses(t)
 	const tasks = 20
 	for _, all := range []bool{false, true} {
 		t.Run(fmt.Sprint("all copies ", all), func(t *testing.T) {
@@ -206,6 +208,7 @@ func TestBitFlips(t *testing.T) {
 }
 
 func TestLogIsFull(t *testing.T) {
+	ofProcesses(t)
 	q := openProcesses(t, runq.Options{Workers: 1, Slots: 64, MaxPending: 1000})
 	jobs := make([]runq.Job, 100)
 	for i := range jobs {
@@ -330,6 +333,7 @@ func TestCloseKillsStuckWorkers(t *testing.T) {
 // A handler that takes ten leases runs once, without a takeover: the loop renews
 // the lease beside it.
 func TestLongHandlerKeepsItsQueue(t *testing.T) {
+	ofProcesses(t)
 	testkit.Quiet(t, 4, func() string {
 		var w watched
 		q := openProcesses(t, runq.Options{Lease: 300 * time.Millisecond, Observe: w.observe})
@@ -368,6 +372,7 @@ func TestControlPageIsLost(t *testing.T) {
 
 // When all workers stand still, the opener ends them, and what they had goes on.
 func TestAllWorkersHang(t *testing.T) {
+	ofProcesses(t)
 	var w watched
 	q := openProcesses(t, runq.Options{Observe: w.observe, Lease: 500 * time.Millisecond})
 	id, err := q.Submit(soon(t), runq.Job{Name: "echo", Payload: []byte("x"), Delay: 100 * time.Millisecond})

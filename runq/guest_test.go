@@ -17,6 +17,7 @@ import (
 
 // Neighbours take the copies from the start, whichever worker came up first.
 func TestCopiesLieWithTheNextWorkers(t *testing.T) {
+	ofProcesses(t)
 	for _, o := range []runq.Options{{Workers: 4}, {Workers: 4, K: 3}, {Workers: 6, Threads: true, Lease: 10 * time.Second}} {
 		q := openProcesses(t, o)
 		for queue := range o.Workers {

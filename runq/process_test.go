@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreplica/coreplica/internal/testkit"
 	"github.com/coreplica/coreplica/runq"
 	"github.com/coreplica/coreplica/runq/internal/trial"
 )
@@ -42,6 +43,15 @@ func logTo(t *testing.T) *slog.Logger {
 		}
 	})
 	return slog.New(slog.NewTextHandler(&lockedWriter{w: &b}, nil))
+}
+
+// ofProcesses skips a test that waits for what workers do. The opener's goroutines
+// meet in the others too.
+func ofProcesses(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "the race detector sees nothing of another process"))
+	}
 }
 
 func openProcesses(t *testing.T, o runq.Options) *runq.Queue {

@@ -113,7 +113,8 @@ func TestInterrupt(t *testing.T) {
 func startIn(t *testing.T, coreplica, phase string) *exec.Cmd {
 	t.Helper()
 	probes := phase == "measure what measuring costs"
-	cmd := exec.Command(coreplica, shortRun(fmt.Sprintf("--probe-cost=%t", probes))...)
+	// Nothing is read off these runs, so their passes may be too short to measure.
+	cmd := exec.Command(coreplica, shortRun("--duration", "400ms", "--quads", "2", fmt.Sprintf("--probe-cost=%t", probes))...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

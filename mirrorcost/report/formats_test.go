@@ -222,6 +222,9 @@ func TestDiffProfile(t *testing.T) {
 
 // The go command's own pprof must read what we write.
 func TestGoToolPprof(t *testing.T) {
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "the race detector sees nothing of another process"))
+	}
 	testkit.Need(t, testkit.GoCommand)
 	dir := t.TempDir()
 	r := exampleReport(t)

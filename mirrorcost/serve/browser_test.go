@@ -133,6 +133,9 @@ func evaluate[T any](t *testing.T, ctx context.Context, script string) T {
 }
 
 func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "the race detector sees nothing of a browser, and its requests are made by other tests too"))
+	}
 	b := browser(t)
 	r := example(t)
 

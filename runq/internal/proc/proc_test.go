@@ -180,10 +180,10 @@ func TestWorkerHasItsOwnGroup(t *testing.T) {
 	if err := ResetAffinity(w.Pidfd()); err != nil {
 		t.Error(err)
 	}
-	if err := Signal(w.Pidfd(), unix.SIGHUP); err != nil {
+	if err := Signal(w.Pidfd(), unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if exit := w.Exit(); exit.Signal != syscall.SIGHUP || exit.Ours {
+	if exit := w.Exit(); exit.Signal != syscall.SIGTERM || exit.Ours {
 		t.Errorf("exit %+v", exit)
 	}
 	if err := w.Close(); err != nil {
