@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +87,23 @@ func (q *Queue) boot(core protocol.Core, crashed bool) {
 	s.mu.Unlock()
 }
 
+// mourning is how long a new life waits at most until the queue of the one before
+// is served again: whoever takes it over needs the CPUs first.
+const mourning = 100 * time.Millisecond
+
+// beingTaken reports whether another worker is about to take a worker's queue over.
+func (q *Queue) beingTaken(core protocol.Core) bool {
+	w := q.mem.Arbiter(core)
+	if w.Phase == protocol.Active && w.Owner != core || w.Phase == protocol.Vacant {
+		return false
+	}
+	return slices.ContainsFunc(q.slots, func(s *slot) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.core != core && s.up && s.life > 0
+	})
+}
+
 // restart starts another life after a while, unless the queue is closing.
 func (q *Queue) restart(core protocol.Core, crashed bool) {
 	if q.isClosing() {
@@ -98,10 +116,15 @@ func (q *Queue) restart(core protocol.Core, crashed bool) {
 	q.ended.Go(func() {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
-		select {
-		case <-q.closing:
-			return
-		case <-timer.C:
+		for until := q.now().Add(wait + mourning); ; timer.Reset(firstRestart) {
+			select {
+			case <-q.closing:
+				return
+			case <-timer.C:
+			}
+			if !q.beingTaken(core) || q.now() >= until {
+				break
+			}
 		}
 		q.stats.restarts.Add(1)
 		q.boot(core, crashed)
@@ -252,7 +275,11 @@ func (q *Queue) heard(core protocol.Core, n *notice) {
 		if n.step == QueueServed && n.changed {
 			q.stats.takeovers.Add(1)
 		}
-		q.happen(Happening{Kind: n.step, Worker: int(n.core), Incarnation: n.incarnation, Queue: int(n.log), Epoch: uint32(n.seq), ID: n.id})
+		h := Happening{Kind: n.step, Worker: int(n.core), Incarnation: n.incarnation, Queue: int(n.log), Epoch: uint32(n.seq), ID: n.id}
+		if len(n.payload) == 8 {
+			h.Time = q.began.Add(time.Duration(order.Uint64(n.payload)))
+		}
+		q.happen(h)
 	case noteStuck:
 		q.stats.stuck.Add(1)
 		q.happen(Happening{Kind: TaskStuck, Worker: int(n.core), Queue: int(n.log), ID: n.id})
@@ -290,7 +317,9 @@ func (q *Queue) born(core protocol.Core, incarnation uint32) {
 
 // happen logs and tells what happened.
 func (q *Queue) happen(h Happening) {
-	h.Time = time.Now()
+	if h.Time.IsZero() {
+		h.Time = time.Now()
+	}
 	q.recent.add(&h)
 	args := []any{"worker", h.Worker, "incarnation", h.Incarnation, "queue", h.Queue, "epoch", h.Epoch}
 	if h.ID.N > 0 {

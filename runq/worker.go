@@ -358,6 +358,9 @@ func (w *worker) start() {
 }
 
 func (w *worker) note(n notice) {
+	if n.kind == noteStep {
+		n.payload = order.AppendUint64(nil, uint64(w.now())) // When, for it is told later.
+	}
 	if last := len(w.notes) - 1; last < 0 || !w.notes[last].joins(&n) {
 		w.notes = append(w.notes, n)
 	}

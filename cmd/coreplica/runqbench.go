@@ -30,8 +30,8 @@ pools are compared in the benchmarks module.
 
 With --growth, say how the protocol's cost grows with cores, copies and tasks that
 wait. With --takeovers, fail a worker process again and again, memory and all,
-with many tasks in its queue, and give the time from the signal to the first claim
-of an inherited task.`,
+with many tasks in its queue, and give the times from the signal to the steps of the
+takeover, of which the first claim of an inherited task is the last.`,
 		Example: `  coreplica runq bench
   coreplica runq bench -o json | jq -r '[.impl, .mode, .k, .ratio_to_channel, .ratio_to_k1] | @tsv'
   coreplica runq bench --growth
@@ -96,6 +96,8 @@ type takeoverReport struct {
 	Silent     bool        `json:"silent"`
 	LeaseNS    int64       `json:"lease_ns"`
 	TakeoverNS chaos.Times `json:"takeover_ns"`
+	// StepsNS are from the signal to each step, the last of which ends it.
+	StepsNS []chaos.StepTimes `json:"steps_ns"`
 }
 
 func timeTakeovers(cmd *cobra.Command, w io.Writer, format string, c chaos.TakeoverConfig) error {
@@ -110,7 +112,7 @@ func timeTakeovers(cmd *cobra.Command, w io.Writer, format string, c chaos.Takeo
 	if err != nil {
 		return err
 	}
-	report := takeoverReport{"coreplica.runq.takeover/1", c.Queued, c.Silent, c.Lease.Nanoseconds(), times}
+	report := takeoverReport{"coreplica.runq.takeover/1", c.Queued, c.Silent, c.Lease.Nanoseconds(), times.Times, times.Steps}
 	if format == "json" {
 		return writeJSON(w, report)
 	}
@@ -119,6 +121,11 @@ func timeTakeovers(cmd *cobra.Command, w io.Writer, format string, c chaos.Takeo
 		signal = "SIGSTOP"
 	}
 	ms := func(ns int64) float64 { return float64(ns) / 1e6 }
+	for _, s := range times.Steps {
+		if _, err := fmt.Fprintf(w, "%-16s p50 %7.2f ms, p99 %7.2f ms\n", s.Step, ms(s.P50), ms(s.P99)); err != nil {
+			return err
+		}
+	}
 	_, err = fmt.Fprintf(w, "from %s to the first inherited claim, %d tasks queued, lease %v: p50 %.1f ms, p99 %.1f ms, max %.1f ms of %d takeovers\n",
 		signal, c.Queued, c.Lease, ms(times.P50), ms(times.P99), ms(times.Max), times.N)
 	return err

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"slices"
 	"syscall"
 	"time"
 
@@ -43,16 +43,34 @@ type TakeoverConfig struct {
 // errStuck says that a queue did not come back.
 var errStuck = errors.New("the queue did not come back after a takeover")
 
+// Takeovers are the times from a signal to the first claim of a task that was
+// inherited, and to the steps before that.
+type Takeovers struct {
+	Times
+	Steps []StepTimes
+}
+
+// StepTimes are the times from the signal to one step of a takeover.
+type StepTimes struct {
+	Step string `json:"step"`
+	Times
+}
+
+// timed are the steps in the order in which they are told about.
+var timed = []runq.HappeningKind{runq.WorkerDied, runq.TakeoverBegan, runq.RegionSealed, runq.QueueServed, runq.FirstClaim}
+
+// manySteps is more than one takeover has: what is told of it waits unread.
+const manySteps = 256
+
 // TimeTakeovers fails one of two workers again and again, with all memory of its
 // failure domain, and returns the times from the signal to the first claim of a
 // task that it had queued.
-func TimeTakeovers(ctx context.Context, cfg TakeoverConfig) (times Times, err error) {
+func TimeTakeovers(ctx context.Context, cfg TakeoverConfig) (times Takeovers, err error) {
 	t := &run{cfg: Config{Workers: 2, K: 2, Lease: cfg.Lease}, stale: make([]uint32, 2), gone: make([]uint32, 2)}
 	if cfg.Progress == nil {
 		cfg.Progress = func(int, int) {}
 	}
-	claimed := make(chan int64, 1)
-	var victim atomic.Int64
+	steps := make(chan runq.Happening, manySteps)
 	slots := 1 << 10
 	for 2*slots < 5*cfg.Queued { // Half of them are for tasks.
 		slots *= 2
@@ -61,35 +79,44 @@ func TimeTakeovers(ctx context.Context, cfg TakeoverConfig) (times Times, err er
 		Workers: 2, K: 2, AllowSharedDomain: true, Lease: cfg.Lease, Slots: slots, ArenaBytes: max(cfg.Queued, 1024) * 192,
 		MaxPending: 4 * cfg.Queued, MaxCrashes: 250, Logger: cfg.Logger,
 		Observe: func(h runq.Happening) {
-			if h.Kind == runq.FirstClaim && int64(h.Queue) == victim.Load() {
+			if h.Queue == 0 {
 				select {
-				case claimed <- Now():
+				case steps <- h:
 				default:
 				}
 			}
 		},
 	})
 	if err != nil {
-		return Times{}, err
+		return times, err
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		err = errors.Join(err, t.q.Close(closing))
 	}()
-	var ns []int64
-	for len(ns) < cfg.Samples {
-		if err := t.fill(ctx, cfg.Queued); err != nil {
-			return timesOf(ns), err
+	ns := make([][]int64, len(timed))
+	for done := range cfg.Samples {
+		err := t.fill(ctx, cfg.Queued)
+		var took []int64
+		if err == nil {
+			took, err = t.takeover(ctx, cfg.Silent, steps)
 		}
-		took, err := t.takeover(ctx, cfg.Silent, claimed)
 		if err != nil {
-			return timesOf(ns), err
+			return times, err
 		}
-		ns = append(ns, took)
-		cfg.Progress(len(ns), cfg.Samples)
+		for i, at := range took {
+			if at > 0 {
+				ns[i] = append(ns[i], at)
+			}
+		}
+		cfg.Progress(done+1, cfg.Samples)
 	}
-	return timesOf(ns), nil
+	for i, kind := range timed {
+		times.Steps = append(times.Steps, StepTimes{kind.String(), timesOf(ns[i])})
+	}
+	times.Times = times.Steps[len(timed)-1].Times
+	return times, nil
 }
 
 // fill tops the queue of worker 0 up, once it is whole.
@@ -112,33 +139,42 @@ func (t *run) fill(ctx context.Context, queued int) error {
 	}
 }
 
-// takeover fails worker 0, whose queue is full, and waits until it is back.
-func (t *run) takeover(ctx context.Context, silent bool, claimed chan int64) (ns int64, err error) {
-	select {
-	case <-claimed: // By the owner that came back.
-	default:
-	}
+// takeover fails worker 0, whose queue is full, and returns when each step came,
+// in nanoseconds from the signal; 0 is one that nobody told of.
+func (t *run) takeover(ctx context.Context, silent bool, steps chan runq.Happening) (took []int64, err error) {
 	t.wound(0)
-	t.q.Stats()
-	begin := Now()
-	if silent {
-		t.send(0, syscall.SIGSTOP)
-	} else {
-		t.send(0, syscall.SIGSTOP) // Nothing is written to what is taken away now.
+	for len(steps) > 0 {
+		<-steps // Of the owner that came back.
+	}
+	begin := time.Now()
+	t.send(0, syscall.SIGSTOP)
+	if !silent {
+		// It was stopped, so nothing is written to what is taken away now.
 		if err := trial.Punch(t.q, 0); err != nil {
-			return 0, fmt.Errorf("take memory away: %w", err)
+			return nil, fmt.Errorf("take memory away: %w", err)
 		}
-		begin = Now()
+		begin = time.Now()
 		t.send(0, syscall.SIGKILL)
 	}
 	timer := time.NewTimer(wholePatience)
 	defer timer.Stop()
-	select {
-	case at := <-claimed:
-		return at - begin, nil
-	case <-timer.C:
-		return 0, errStuck
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+	took = make([]int64, len(timed))
+	for {
+		select {
+		case h := <-steps:
+			if h.Kind == runq.WorkerKilled {
+				h.Kind = runq.WorkerDied
+			}
+			if i := slices.Index(timed, h.Kind); i >= 0 && h.Time.After(begin) {
+				took[i] = h.Time.Sub(begin).Nanoseconds()
+			}
+			if h.Kind == runq.FirstClaim && h.Time.After(begin) {
+				return took, nil
+			}
+		case <-timer.C:
+			return nil, errStuck
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 }

@@ -227,6 +227,23 @@ func (q *queue) apply(r *Record, t *task) (freed Ref) {
 	return freed
 }
 
+// replay performs a record of a log that was read.
+func (q *queue) replay(r *Record) {
+	if !r.Kind.spans() || r.Arg2 == 0 {
+		q.apply(r, q.find(r.ID))
+		return
+	}
+	for one := range r.Each {
+		q.apply(one, q.find(one.ID))
+	}
+}
+
+// reserve makes room for so many entries of an empty queue.
+func (q *queue) reserve(n int) {
+	q.tasks = make([]task, 0, n)
+	q.index.reserve(n)
+}
+
 // fits reports whether a record speaks of the state that the task is in.
 func fits(r *Record, t *task) bool {
 	switch r.Kind {

@@ -307,51 +307,6 @@ func (n *Node) measure(l *log) {
 	rec.found = newFindings(rec.best-min(rec.best, n.cfg.Slots), rec.best)
 }
 
-// findings are the valid records of a part of a log.
-type findings struct {
-	records []Record // Of KindNone where there is none.
-	first   uint64
-	n       int
-}
-
-func newFindings(from, to uint64) findings { return findings{make([]Record, to-from), from, 0} }
-
-// at returns the record of a sequence number, or nil.
-func (f *findings) at(seq uint64) *Record {
-	if seq-f.first >= uint64(len(f.records)) || f.records[seq-f.first].Kind == KindNone {
-		return nil
-	}
-	return &f.records[seq-f.first]
-}
-
-// cover makes room for a part of the log that may go further than was known.
-func (f *findings) cover(from, to uint64) {
-	if from >= f.first && to <= f.first+uint64(len(f.records)) {
-		return
-	}
-	wider := newFindings(min(from, f.first), max(to, f.first+uint64(len(f.records))))
-	copy(wider.records[f.first-wider.first:], f.records)
-	wider.n = f.n
-	*f = wider
-}
-
-func (f *findings) clone() findings { return findings{slices.Clone(f.records), f.first, f.n} }
-
-func (rec *recovery) scan(ev *Event, cfg Config, best uint64) {
-	oldest := best - min(best, cfg.Slots)
-	rec.found.cover(oldest, best)
-	for seq := oldest; seq < best; seq++ {
-		if rec.found.at(seq) != nil {
-			continue
-		}
-		at := (seq & (cfg.Slots - 1)) * RecordWords
-		if r, err := decodeAt(ev.Slots[at:at+RecordWords], cfg.Run, rec.epoch, seq); err == nil {
-			rec.found.records[seq-rec.found.first] = r
-			rec.found.n++
-		}
-	}
-}
-
 // rebuild makes the queue from the records and decides what becomes of the
 // attempts that were under way.
 func (n *Node) rebuild(l *log) {
@@ -412,17 +367,20 @@ func (n *Node) replay(l *log) {
 	}
 	oldest := rec.best - min(rec.best, n.cfg.Slots)
 	start := rec.best
+	entries := 0
 	for start > oldest {
 		start--
-		if r := rec.found.at(start); r != nil && r.Kind == KindSnapBegin && start+r.ID.N+1 < rec.best {
+		if rec.begins(start) {
 			break
 		}
+		if r := rec.found.at(start); r != nil && (r.Kind == KindEnqueue || r.Kind == KindSnapTask) {
+			entries++
+		}
 	}
+	l.q.reserve(entries)
 	for seq := start; seq < rec.best; seq++ {
 		if r := rec.found.at(seq); r != nil {
-			for one := range r.Each {
-				l.q.apply(one, l.q.find(one.ID))
-			}
+			l.q.replay(r)
 			continue
 		}
 		if n.mut&mutTruncate != 0 && seq > start {
@@ -521,8 +479,13 @@ func (n *Node) copyOut(l *log) {
 			New: DirectoryWord{n.core, l.epoch, n.incarnation}.Pack(),
 		})
 	}
-	l.next, l.head, l.words, l.sent = 0, 0, l.words[:0:0], 0
-	l.data, l.payloads, l.freed = l.data[:0:0], l.payloads[:0], l.freed[:0]
+	size := 0
+	for _, data := range l.rec.data {
+		size += int(cells(len(data))) * CellBytes
+	}
+	// Memory for all of it at once: to grow step by step is to copy it twice.
+	l.next, l.head, l.words, l.sent = 0, 0, make([]uint64, 0, (l.q.records()+1)*RecordWords), 0
+	l.data, l.payloads, l.freed = make([]byte, 0, size), l.payloads[:0], l.freed[:0]
 	l.arena = newArena(n.cfg.Cells)
 	for _, i := range l.q.sorted() {
 		t := &l.q.tasks[i]
@@ -588,10 +551,16 @@ func (q *queue) sorted() []int32 { return q.appendSorted(make([]int32, 0, q.inde
 
 // appendSorted appends them to an empty slice.
 func (q *queue) appendSorted(all []int32) []int32 {
+	last, inOrder := uint64(0), true
 	for i := range q.tasks {
-		if q.tasks[i].used {
+		if t := &q.tasks[i]; t.used {
 			all = append(all, int32(i))
+			inOrder = inOrder && t.order > last
+			last = t.order
 		}
+	}
+	if inOrder {
+		return all // As in a queue that was just taken over.
 	}
 	slices.SortFunc(all, func(a, b int32) int { return cmp.Compare(q.tasks[a].order, q.tasks[b].order) })
 	return all

@@ -110,10 +110,8 @@ func (l *log) appendState(b []byte) []byte {
 		for _, w := range rec.words {
 			b = put(b, w.Pack())
 		}
-		for i := range rec.found.records {
-			if r := &rec.found.records[i]; r.Kind != KindNone {
-				b = put(b, rec.found.first+uint64(i), uint64(r.Kind), r.ID.N)
-			}
+		for seq, r := range rec.found.all {
+			b = put(b, seq, uint64(r.Kind), r.ID.N)
 		}
 		b = put(b, uint64(len(rec.reports)))
 	}

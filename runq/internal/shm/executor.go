@@ -27,11 +27,20 @@ type Executor struct {
 	// last is the region that was stored to last: stores come in runs.
 	last      protocol.RegionID
 	lastWords []uint64
+	// copies are of regions that a recovery has read, spare for those to come.
+	copies map[protocol.RegionID]copied
+	spare  []copied
+}
+
+// copied is a copy of a region.
+type copied struct {
+	slots []uint64
+	arena []byte
 }
 
 // NewExecutor returns the executor of a node.
 func NewExecutor(m *Memory, node *protocol.Node, out Outside) *Executor {
-	return &Executor{m: m, node: node, out: out, dead: make([]uint32, m.geo.Cores)}
+	return &Executor{m: m, node: node, out: out, dead: make([]uint32, m.geo.Cores), copies: map[protocol.RegionID]copied{}}
 }
 
 // Exited notes a life that is over, before the node hears of it: what it wrote
@@ -125,6 +134,7 @@ func (x *Executor) ask(e *protocol.Effect, ev *protocol.Event) {
 	case protocol.EffectDraw:
 		ev.Word = uint64(x.m.Draw(e.Log).Incarnation)
 	case protocol.EffectArbiter:
+		x.done(e.Log, 0)
 		word := &x.m.control[x.m.geo.ArbiterOffset(e.Log)]
 		if ev.OK = atomic.CompareAndSwapUint64(word, e.Old, e.New); ev.OK {
 			ev.Word = e.New
@@ -157,8 +167,54 @@ func (x *Executor) seal(id protocol.RegionID) (word uint64, ok bool) {
 	}
 }
 
-// read copies a region out. The node keeps the arena for the time of a recovery,
-// so each read has memory of its own.
+// Reserve makes memory ready for copies of so many regions, its pages touched: a
+// takeover has no time for that.
+func (x *Executor) Reserve(regions int) {
+	for range regions {
+		c := x.newCopy()
+		for i := 0; i < len(c.slots); i += pageWords {
+			c.slots[i] = 1
+		}
+		for i := 0; i < len(c.arena); i += 8 * pageWords {
+			c.arena[i] = 1
+		}
+		x.spare = append(x.spare, c)
+	}
+}
+
+// pageWords is the smallest page in words.
+const pageWords = 512
+
+func (x *Executor) newCopy() copied {
+	g := &x.m.geo
+	return copied{make([]uint64, g.Slots*protocol.RecordWords), make([]byte, uint64(g.Cells)*protocol.CellBytes)}
+}
+
+// copyOf returns memory for a copy of a region. A recovery keeps what it has read
+// until it swaps the arbiter word again, and one of another epoch is over.
+func (x *Executor) copyOf(id protocol.RegionID) copied {
+	x.done(id.Log, id.Epoch)
+	c, ok := x.copies[id]
+	if n := len(x.spare); !ok && n > 0 {
+		c, x.spare = x.spare[n-1], x.spare[:n-1]
+	} else if !ok {
+		c = x.newCopy()
+	}
+	x.copies[id] = c
+	return c
+}
+
+// done takes the copies of a log back, but for those of one epoch.
+func (x *Executor) done(log protocol.Core, but uint32) {
+	for id, c := range x.copies {
+		if id.Log == log && id.Epoch != but {
+			delete(x.copies, id)
+			x.spare = append(x.spare, c)
+		}
+	}
+}
+
+// read copies a region out.
 func (x *Executor) read(id protocol.RegionID, ev *protocol.Event) {
 	words := x.m.find(id)
 	if words == nil {
@@ -170,14 +226,14 @@ func (x *Executor) read(id protocol.RegionID, ev *protocol.Event) {
 		return
 	}
 	g := &x.m.geo
-	ev.Slots = make([]uint64, g.Slots*protocol.RecordWords)
+	c := x.copyOf(id)
+	ev.Slots, ev.Arena = c.slots, c.arena
 	ring := words[g.SlotOffset(0):g.ArenaOffset()]
 	for at := 0; at < len(ring); at += pulseWords {
 		end := min(at+pulseWords, len(ring))
 		loadWords(ev.Slots[at:end], ring[at:end])
 		x.pulse()
 	}
-	ev.Arena = make([]byte, uint64(g.Cells)*protocol.CellBytes)
 	arena := words[g.ArenaOffset():]
 	for at := 0; at*8 < len(ev.Arena); at += pulseWords {
 		end := min(at+pulseWords, len(ev.Arena)/8)
