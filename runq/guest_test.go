@@ -127,8 +127,9 @@ func (h *heard) want(ctx context.Context, t *testing.T, kind runq.HappeningKind)
 	}
 }
 
-// A worker whose CPU goes offline serves its queue from another one, also when it
-// dies meanwhile, and is bound again when the CPU is back.
+// When a worker's CPU goes offline its queue is handed to another worker, whether
+// it lives on or dies meanwhile; when the CPU is back it is bound again and serves
+// again. Every task ends, and none is attempted twice but by that death.
 func TestGuestCPUGoesOffline(t *testing.T) {
 	testkit.Need(t, testkit.Hotplug)
 	const tasks = 40
@@ -155,14 +156,26 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 		}
 		ids = append(ids, more...)
 	}
-	wait := func() {
+	wait := func() (by map[int]int) {
 		t.Helper()
+		by = map[int]int{}
 		for _, id := range ids {
-			if r, err := q.Wait(ctx, id); err != nil || r.Err != nil {
+			r, err := q.Wait(ctx, id)
+			if err != nil || r.Err != nil || r.Attempts != 1 {
 				t.Fatalf("%v: %+v, %v", id, r, err)
 			}
+			by[r.Worker]++
 		}
 		ids = nil
+		return by
+	}
+	served := func(home bool) {
+		t.Helper()
+		for owner := -1; (owner == h.worker) != home || owner < 0; time.Sleep(10 * time.Millisecond) {
+			if owner, _ = q.Owner(h.worker); ctx.Err() != nil {
+				t.Fatalf("queue %d is served by worker %d", h.worker, owner)
+			}
+		}
 	}
 	submit()
 	switchCPU(t, w.CPU, "0")
@@ -177,8 +190,13 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 		t.Errorf("%d threads are bound to a CPU that has left", n)
 	}
 	submit()
+	served(false)
 	wait()
-	if s := q.Stats(); s.Crashes != 0 || s.Takeovers != 0 || s.Workers[h.worker].PID != w.PID {
+	submit()
+	if by := wait(); by[h.worker] > 0 {
+		t.Errorf("tasks ended by workers %v, and worker %d has no CPU", by, h.worker)
+	}
+	if s := q.Stats(); s.Crashes+s.Restarts+s.Lost != 0 || s.Workers[h.worker].PID != w.PID {
 		t.Errorf("a CPU has left, and nothing failed: %+v", s)
 	}
 	submit()
@@ -187,12 +205,19 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 	}
 	h.want(ctx, t, runq.WorkerUp)
 	h.want(ctx, t, runq.WorkerMoved)
-	wait()
+	if by := wait(); by[h.worker] > 0 {
+		t.Errorf("tasks ended by workers %v, and worker %d has no CPU", by, h.worker)
+	}
 	submit()
 	switchCPU(t, w.CPU, "1")
 	back = true
 	h.want(ctx, t, runq.WorkerBound)
+	served(true)
 	wait()
+	submit()
+	if by := wait(); by[h.worker] < tasks/2 {
+		t.Errorf("tasks ended by workers %v, and worker %d has its CPU again", by, h.worker)
+	}
 	if again := q.Stats().Workers[h.worker]; again.PID == w.PID || boundTo(again.PID, w.CPU) != 1 {
 		t.Errorf("worker %d, a process after %d, is not bound to CPU %d again", again.PID, w.PID, w.CPU)
 	}
