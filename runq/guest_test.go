@@ -127,6 +127,44 @@ func (h *heard) want(ctx context.Context, t *testing.T, kind runq.HappeningKind)
 	}
 }
 
+// homework are tasks of one worker's queue, half of which nobody may steal.
+type homework struct {
+	q             *runq.Queue
+	worker, tasks int
+	ids           []runq.ID
+}
+
+func (w *homework) submit(ctx context.Context, t *testing.T) {
+	t.Helper()
+	jobs := make([]runq.Job, w.tasks)
+	for i := range jobs {
+		jobs[i] = runq.Job{Name: "sleep", Payload: []byte("5ms"), Mode: runq.OnceRecorded}
+		if i%2 == 0 {
+			jobs[i].Affinity = runq.OnWorker(w.worker)
+		}
+	}
+	more, err := w.q.SubmitBatch(ctx, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ids = append(w.ids, more...)
+}
+
+// wait waits for all of them and returns how many each worker ended.
+func (w *homework) wait(ctx context.Context, t *testing.T) map[int]int {
+	t.Helper()
+	by := map[int]int{}
+	for _, id := range w.ids {
+		r, err := w.q.Wait(ctx, id)
+		if err != nil || r.Err != nil || r.Attempts != 1 {
+			t.Fatalf("%v: %+v, %v", id, r, err)
+		}
+		by[r.Worker]++
+	}
+	w.ids = nil
+	return by
+}
+
 // When a worker's CPU goes offline its queue is handed to another worker, whether
 // it lives on or dies meanwhile; when the CPU is back it is bound again and serves
 // again. Every task ends, and none is attempted twice but by that death.
@@ -140,35 +178,8 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 	if n := boundTo(w.PID, w.CPU); n != 1 {
 		t.Errorf("%d threads of worker %d are bound to CPU %d", n, h.worker, w.CPU)
 	}
-	var ids []runq.ID
-	submit := func() {
-		t.Helper()
-		jobs := make([]runq.Job, tasks)
-		for i := range jobs {
-			jobs[i] = runq.Job{Name: "sleep", Payload: []byte("5ms"), Mode: runq.OnceRecorded}
-			if i%2 == 0 {
-				jobs[i].Affinity = runq.OnWorker(h.worker) // Nobody else may run it.
-			}
-		}
-		more, err := q.SubmitBatch(ctx, jobs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, more...)
-	}
-	wait := func() (by map[int]int) {
-		t.Helper()
-		by = map[int]int{}
-		for _, id := range ids {
-			r, err := q.Wait(ctx, id)
-			if err != nil || r.Err != nil || r.Attempts != 1 {
-				t.Fatalf("%v: %+v, %v", id, r, err)
-			}
-			by[r.Worker]++
-		}
-		ids = nil
-		return by
-	}
+	load := &homework{q: q, worker: h.worker, tasks: tasks}
+	submit, wait := func() { t.Helper(); load.submit(ctx, t) }, func() map[int]int { t.Helper(); return load.wait(ctx, t) }
 	served := func(home bool) {
 		t.Helper()
 		for owner := -1; (owner == h.worker) != home || owner < 0; time.Sleep(10 * time.Millisecond) {

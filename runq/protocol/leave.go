@@ -1,6 +1,9 @@
 package protocol
 
-import "github.com/coreplica/coreplica/replica/quorum"
+import (
+	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/replica/quorum"
+)
 
 // A core whose CPU is offline has not failed: its loop runs on the CPU of another
 // core, where two logs would share what one failure takes. So it hands its logs
@@ -13,6 +16,15 @@ func (n *Node) cpus(ev *Event) {
 	for l := range n.owned {
 		n.leave(l)
 	}
+}
+
+// Held returns until when the node's lease holds: others take its logs over no
+// sooner. It is 0 when the node has ended.
+func (n *Node) Held() clock.Instant {
+	if n.life != alive {
+		return 0
+	}
+	return n.held
 }
 
 func (n *Node) isAway(core Core) bool { return n.away.Has(int(core)) }
