@@ -43,6 +43,14 @@ func (q *Queue) Owner(queue int) (worker int, state string) {
 // LoseControl damages the control page: the words of all owners are gone.
 func (q *Queue) LoseControl() { q.mem.LoseControl() }
 
+// SetOnlineFile has queues that are opened from now on read another file for the
+// kernel's, until restore is called.
+func SetOnlineFile(name string) (restore func()) {
+	before := onlineFile
+	onlineFile = name
+	return func() { onlineFile = before }
+}
+
 // CPUsOnline tells which CPUs are online.
 func (q *Queue) CPUsOnline(cpus ...int) { q.cpusOnline(numa.ListOf(cpus...)) }
 

@@ -128,8 +128,47 @@ func (h *heard) want(ctx context.Context, t *testing.T, kind runq.HappeningKind)
 	}
 }
 
-// A worker whose CPU goes offline serves its queue from another one, also when it
-// dies meanwhile, and is bound again when the CPU is back.
+// homework are tasks of one worker's queue, half of which nobody may steal.
+type homework struct {
+	q             *runq.Queue
+	worker, tasks int
+	ids           []runq.ID
+}
+
+func (w *homework) submit(ctx context.Context, t *testing.T) {
+	t.Helper()
+	jobs := make([]runq.Job, w.tasks)
+	for i := range jobs {
+		jobs[i] = runq.Job{Name: "sleep", Payload: []byte("5ms"), Mode: runq.OnceRecorded}
+		if i%2 == 0 {
+			jobs[i].Affinity = runq.OnWorker(w.worker)
+		}
+	}
+	more, err := w.q.SubmitBatch(ctx, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ids = append(w.ids, more...)
+}
+
+// wait waits for all of them and returns how many each worker ended.
+func (w *homework) wait(ctx context.Context, t *testing.T) map[int]int {
+	t.Helper()
+	by := map[int]int{}
+	for _, id := range w.ids {
+		r, err := w.q.Wait(ctx, id)
+		if err != nil || r.Err != nil || r.Attempts != 1 {
+			t.Fatalf("%v: %+v, %v", id, r, err)
+		}
+		by[r.Worker]++
+	}
+	w.ids = nil
+	return by
+}
+
+// When a worker's CPU goes offline its queue is handed to another worker, whether
+// it lives on or dies meanwhile; when the CPU is back it is bound again and serves
+// again. Every task ends, and none is attempted twice but by that death.
 func TestGuestCPUGoesOffline(t *testing.T) {
 	testkit.Need(t, testkit.Hotplug)
 	const tasks = 40
@@ -140,30 +179,15 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 	if n := boundTo(w.PID, w.CPU); n != 1 {
 		t.Errorf("%d threads of worker %d are bound to CPU %d", n, h.worker, w.CPU)
 	}
-	var ids []runq.ID
-	submit := func() {
+	load := &homework{q: q, worker: h.worker, tasks: tasks}
+	submit, wait := func() { t.Helper(); load.submit(ctx, t) }, func() map[int]int { t.Helper(); return load.wait(ctx, t) }
+	served := func(home bool) {
 		t.Helper()
-		jobs := make([]runq.Job, tasks)
-		for i := range jobs {
-			jobs[i] = runq.Job{Name: "sleep", Payload: []byte("5ms"), Mode: runq.OnceRecorded}
-			if i%2 == 0 {
-				jobs[i].Affinity = runq.OnWorker(h.worker) // Nobody else may run it.
+		for owner := -1; (owner == h.worker) != home || owner < 0; time.Sleep(10 * time.Millisecond) {
+			if owner, _ = q.Owner(h.worker); ctx.Err() != nil {
+				t.Fatalf("queue %d is served by worker %d", h.worker, owner)
 			}
 		}
-		more, err := q.SubmitBatch(ctx, jobs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, more...)
-	}
-	wait := func() {
-		t.Helper()
-		for _, id := range ids {
-			if r, err := q.Wait(ctx, id); err != nil || r.Err != nil {
-				t.Fatalf("%v: %+v, %v", id, r, err)
-			}
-		}
-		ids = nil
 	}
 	submit()
 	switchCPU(t, w.CPU, "0")
@@ -178,8 +202,13 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 		t.Errorf("%d threads are bound to a CPU that has left", n)
 	}
 	submit()
+	served(false)
 	wait()
-	if s := q.Stats(); s.Crashes != 0 || s.Takeovers != 0 || s.Workers[h.worker].PID != w.PID {
+	submit()
+	if by := wait(); by[h.worker] > 0 {
+		t.Errorf("tasks ended by workers %v, and worker %d has no CPU", by, h.worker)
+	}
+	if s := q.Stats(); s.Crashes+s.Restarts+s.Lost != 0 || s.Workers[h.worker].PID != w.PID {
 		t.Errorf("a CPU has left, and nothing failed: %+v", s)
 	}
 	submit()
@@ -188,12 +217,19 @@ func TestGuestCPUGoesOffline(t *testing.T) {
 	}
 	h.want(ctx, t, runq.WorkerUp)
 	h.want(ctx, t, runq.WorkerMoved)
-	wait()
+	if by := wait(); by[h.worker] > 0 {
+		t.Errorf("tasks ended by workers %v, and worker %d has no CPU", by, h.worker)
+	}
 	submit()
 	switchCPU(t, w.CPU, "1")
 	back = true
 	h.want(ctx, t, runq.WorkerBound)
+	served(true)
 	wait()
+	submit()
+	if by := wait(); by[h.worker] < tasks/2 {
+		t.Errorf("tasks ended by workers %v, and worker %d has its CPU again", by, h.worker)
+	}
 	if again := q.Stats().Workers[h.worker]; again.PID == w.PID || boundTo(again.PID, w.CPU) != 1 {
 		t.Errorf("worker %d, a process after %d, is not bound to CPU %d again", again.PID, w.PID, w.CPU)
 	}

@@ -38,15 +38,15 @@ const (
 	TaskStuck
 	// WritesFenced is a publication that was refused: another owns the queue.
 	WritesFenced
-	// CPULeft is a worker whose CPU went offline: it gets no new tasks, those
-	// that it has go on elsewhere, and idle workers take them.
+	// CPULeft is a worker whose CPU went offline: it gets no new tasks, and when
+	// what runs has ended, its queue goes to one that has its CPU.
 	CPULeft
-	// CPUBack is the end of that.
+	// CPUBack is the end of that: the queue goes back.
 	CPUBack
 	// WorkersHang is when all workers stand still and nobody is left to take
 	// over: they are killed and started anew.
 	WorkersHang
-	// WorkerMoved is one whose CPU has left: it goes on from another one.
+	// WorkerMoved is one whose CPU has left: its loop runs on another one.
 	WorkerMoved
 	// WorkerBound is one that has its CPU again.
 	WorkerBound

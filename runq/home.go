@@ -26,8 +26,8 @@ func (h *home) look() (changed bool) {
 	return changed
 }
 
-// stay looks after the loop's CPU. A loop that lost it serves its queue from
-// another: nothing has failed, and memory stays where it is.
+// stay looks after the loop's CPU. A loop that lost it runs on another, until its
+// queue is handed over and after: nothing has failed, and memory stays where it is.
 func (w *worker) stay() {
 	if w.home == nil || !w.home.look() {
 		return

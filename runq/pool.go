@@ -29,6 +29,7 @@ type run struct {
 	at        int // Its place in the list of active runs.
 	stopped   bool
 	reported  bool
+	late      bool // It did not begin, for the lease was over.
 	fresh     bool // Its context can serve another attempt.
 }
 
@@ -154,6 +155,9 @@ func (c *labelCache) set(w *worker, number uint32, name string) {
 func (w *worker) execute(r *run, labels *labelCache) {
 	if len(r.out) > 0 {
 		return // Its payload was lost before it began.
+	}
+	if r.late = !w.mayBegin(); r.late {
+		return
 	}
 	env, err := openEnvelope(r.in)
 	if err != nil {

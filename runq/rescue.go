@@ -14,12 +14,12 @@ import (
 // cpusEvery is how many turns pass between two looks at the machine's CPUs.
 const cpusEvery = 1000
 
-// onlineFile is where the kernel says which CPUs are online.
-const onlineFile = "/sys/devices/system/cpu/online"
+// onlineFile is where the kernel says which CPUs are online. Tests have another.
+var onlineFile = "/sys/devices/system/cpu/online"
 
-// followCPUs gives no new tasks to workers whose CPU has left. The kernel moves
-// their threads, so nothing is lost that they have, and they go back when the CPU
-// does.
+// followCPUs gives no new tasks to workers whose CPU has left, and has them hand
+// their queues over. The kernel moves their threads, so nothing is lost that they
+// have.
 func (q *Queue) followCPUs() {
 	text, err := os.ReadFile(onlineFile)
 	if err != nil {
@@ -30,7 +30,10 @@ func (q *Queue) followCPUs() {
 	}
 }
 
+// cpusOnline tells all workers, each time: what is said to one that has no room
+// for it is dropped.
 func (q *Queue) cpusOnline(online numa.List) {
+	defer q.tellCPUs()
 	for i, s := range q.slots {
 		off := !online.Has(q.seats[i].cpu)
 		if s.away.Swap(off) == off {
@@ -42,6 +45,23 @@ func (q *Queue) cpusOnline(online numa.List) {
 		}
 		q.happen(Happening{Kind: kind, Worker: i})
 	}
+}
+
+func (q *Queue) tellCPUs() {
+	for _, s := range q.slots {
+		q.post(s.core, []protocol.Event{q.cpus()})
+	}
+}
+
+// cpus is the event that says whose CPUs are offline.
+func (q *Queue) cpus() protocol.Event {
+	ev := protocol.Event{Kind: protocol.EventCPUs}
+	for i, s := range q.slots {
+		if s.away.Load() {
+			ev.Word |= 1 << i
+		}
+	}
+	return ev
 }
 
 // hang is how long all workers stand still before they are killed: many leases,

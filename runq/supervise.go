@@ -312,6 +312,7 @@ func (q *Queue) born(core protocol.Core, incarnation uint32) {
 			q.post(core, []protocol.Event{{Kind: protocol.EventExited, Core: other.core, Incarnation: dead, Crashed: crashed}})
 		}
 	}
+	q.post(core, []protocol.Event{q.cpus()})
 	q.happen(Happening{Kind: WorkerUp, Worker: int(core), Incarnation: incarnation})
 }
 
@@ -446,7 +447,7 @@ func (q *Queue) share() {
 		t.mu.Lock()
 		pending := t.pending
 		t.mu.Unlock()
-		if pending == 0 {
+		if pending == 0 && !q.slots[i].away.Load() {
 			idle = append(idle, protocol.Core(i))
 		}
 		if pending > most {

@@ -60,6 +60,8 @@ func appendEvent(b *proc.Batch, ev *protocol.Event) error {
 		if ev.Crashed {
 			flags = 1
 		}
+	case protocol.EventCPUs:
+		id.N = ev.Word
 	case protocol.EventMessage:
 		putMessage(out[eventBytes:], ev.Message)
 	case protocol.EventSubmit:
@@ -105,6 +107,8 @@ func readEvent(item []byte, run uint64) (ev protocol.Event, err error) {
 		ev.Message.ToLog = ev.Log
 	case protocol.EventExited:
 		ev.Core, ev.Incarnation, ev.Crashed = ev.ID.Core, ev.ID.Incarnation, item[3] == 1
+	case protocol.EventCPUs:
+		ev.Word, ev.ID = ev.ID.N, ID{}
 	case protocol.EventCancel, protocol.EventResolve, protocol.EventCollect, protocol.EventSteal, protocol.EventDrain, protocol.EventSuspect:
 	default:
 		return ev, fmt.Errorf("event %v: %w", ev.Kind, errWire)

@@ -46,6 +46,7 @@ func TestEventsCrossTheWire(t *testing.T) {
 		{Kind: protocol.EventResolve, Log: 2, ID: wireID(4)},
 		{Kind: protocol.EventCollect, Log: 2, ID: wireID(4)},
 		{Kind: protocol.EventSteal, Log: 2},
+		{Kind: protocol.EventCPUs, Word: 1<<63 | 5},
 		{Kind: protocol.EventExited, Core: 2, Incarnation: 8, Crashed: true},
 		{Kind: protocol.EventMessage, Log: 1, Message: &protocol.Message{Kind: protocol.MessageSteal, FromLog: 2, ToLog: 1, From: 3, Count: 8, Payload: []byte{}}},
 		{Kind: protocol.EventMessage, Log: 1, Message: &protocol.Message{Kind: protocol.MessageOffer, FromLog: 2, ToLog: 1, From: 3, Task: moved, Payload: []byte("p")}},

@@ -54,6 +54,7 @@ type worker struct {
 	// doomed ends the loop from outside: a goroutine cannot be killed.
 	doomed atomic.Bool
 	life   atomic.Uint32 // The incarnation, for others.
+	held   atomic.Int64  // Until when handlers may begin, by the run's clock.
 
 	control  protocol.Control
 	evs      []protocol.Event
@@ -69,6 +70,7 @@ type worker struct {
 	// not been settled, sent those whose end the node was told, again those to
 	// tell it later.
 	begun, active, sent, again []*run
+	late                       []*run // They came back because the lease was over.
 	// spent were settled and are not told of yet, spare are for new attempts.
 	spent, spare   []*run
 	sentHead       int
@@ -240,7 +242,7 @@ func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event 
 
 // ends tells the node which attempts have ended.
 func (w *worker) ends(now clock.Instant, evs []protocol.Event) []protocol.Event {
-	w.finished = w.pool.take(w.finished)
+	w.finished = w.sortLate(w.pool.take(w.finished))
 	w.rate += len(w.finished)
 	if w.running -= len(w.finished); len(w.finished) > 0 {
 		w.adapt(now)
@@ -290,9 +292,13 @@ func (w *worker) step(ev protocol.Event) {
 	ev.Now = w.now()
 	w.evs = append(w.evs[:0], ev)
 	w.perform(w.node.Step(&w.evs[0], w.program()), w.evs)
+	w.publish()
 }
 
-func (w *worker) stepAll(evs []protocol.Event) { w.perform(w.node.StepAll(evs, w.program()), evs) }
+func (w *worker) stepAll(evs []protocol.Event) {
+	w.perform(w.node.StepAll(evs, w.program()), evs)
+	w.publish()
+}
 
 // program returns a buffer that does not overlap with the one before.
 func (w *worker) program() []protocol.Effect {
@@ -346,6 +352,7 @@ func (w *worker) resume() {
 
 // start hands new attempts to the handlers.
 func (w *worker) start() {
+	w.beginAgain()
 	if len(w.begun) == 0 {
 		return
 	}

@@ -161,7 +161,7 @@ func (t *run) stop(ctx context.Context, rng *rand.Rand) {
 	sleep(ctx, caught)
 	t.send(worker, syscall.SIGSTOP)
 	sleep(ctx, t.cfg.Lease+2*killDeadline+time.Duration(rng.Int64N(int64(t.cfg.Lease))))
-	t.note(Record{Kind: Continued, Worker: uint16(worker)})
+	t.note(Record{Kind: Continued, Worker: uint16(worker), Doer: pid})
 	t.send(worker, syscall.SIGCONT)
 	sleep(ctx, killDeadline)
 	// The kill comes through at last, if the zombie has not ended itself.

@@ -42,10 +42,10 @@ type Verdict struct {
 	FencedWrites int `json:"fenced_writes"`
 	Kills        int `json:"kills"`
 	Stops        int `json:"stops"`
-	// ZombieStarts are handlers that a worker started after it was stopped and
-	// taken for dead, while the trial kept it from being killed. A killed
-	// worker starts none; one that cannot be killed is fenced in what it writes
-	// to the queue and not in what its handlers do.
+	// ZombieStarts are handlers that a worker started when it went on after it
+	// was stopped and taken for dead, while the trial kept it from being killed.
+	// A killed worker starts none; one that cannot be killed only those that it
+	// had let pass before it stopped, for handlers begin while the lease holds.
 	ZombieStarts int `json:"zombie_starts"`
 	// FailedTakers killed themselves between two steps of a takeover.
 	FailedTakers int   `json:"failed_takers"`
@@ -89,6 +89,7 @@ func Judge(records []Record) Verdict {
 	tasks := map[uint64][]Record{}
 	killed := map[uint16][]int64{} // When workers were killed or stopped, not yet matched.
 	zombies := map[uint32]int64{}  // Since when a process is stopped for dead.
+	woken := map[uint32]int64{}    // Since when it goes on.
 	var takeovers []int64
 	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.TimeNs, b.TimeNs) })
 	for _, r := range records {
@@ -104,6 +105,7 @@ func Judge(records []Record) Verdict {
 			v.Stops++
 			zombies[r.Doer] = r.TimeNs
 		case Continued:
+			woken[r.Doer] = r.TimeNs
 		case Inherited:
 			v.Takeovers++
 			// Of several signals to one worker, the first one began it.
@@ -117,7 +119,7 @@ func Judge(records []Record) Verdict {
 	}
 	v.TakeoverNs = timesOf(takeovers)
 	for _, id := range sortedKeys(tasks) {
-		tasks[id] = v.withoutZombies(tasks[id], zombies)
+		tasks[id] = v.withoutZombies(tasks[id], zombies, woken)
 		if bad := v.add(tasks[id]); bad != "" {
 			v.example(id, bad, tasks[id])
 		}
@@ -127,8 +129,9 @@ func Judge(records []Record) Verdict {
 }
 
 // withoutZombies leaves out the starts of workers that were stopped for dead, but
-// for those whose results were accepted.
-func (v *Verdict) withoutZombies(records []Record, zombies map[uint32]int64) []Record {
+// for those whose results were accepted. What it had begun before the signal came
+// is no start of a zombie.
+func (v *Verdict) withoutZombies(records []Record, zombies, woken map[uint32]int64) []Record {
 	return slices.DeleteFunc(records, func(r Record) bool {
 		since, zombie := zombies[r.Doer]
 		if r.Kind != Began || !zombie || r.TimeNs <= since {
@@ -139,7 +142,9 @@ func (v *Verdict) withoutZombies(records []Record, zombies map[uint32]int64) []R
 		}) {
 			return false
 		}
-		v.ZombieStarts++
+		if since, goesOn := woken[r.Doer]; goesOn && r.TimeNs > since {
+			v.ZombieStarts++
+		}
 		return true
 	})
 }

@@ -151,7 +151,7 @@ func TestJudgeTellsZombies(t *testing.T) {
 	records := []Record{
 		{Kind: Submitting, TimeNs: 1}, {Kind: Acknowledged, TimeNs: 2}, {Kind: Stopped, Worker: 1, Doer: 77, TimeNs: 3},
 		{Kind: Began, Attempt: 1, Doer: 78, TimeNs: 4}, {Kind: Accepting, Attempt: 1, Doer: 78, TimeNs: 5}, {Kind: Accepted, Attempt: 1, Doer: 78, TimeNs: 6},
-		{Kind: Began, Attempt: 1, Doer: 77, TimeNs: 9},
+		{Kind: Continued, Worker: 1, Doer: 77, TimeNs: 8}, {Kind: Began, Attempt: 1, Doer: 77, TimeNs: 9},
 	}
 	if v := Judge(records); v.ZombieStarts != 1 || v.Resurrected != 0 || v.Illegal != 0 {
 		t.Errorf("a zombie's start: %+v", v)

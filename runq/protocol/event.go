@@ -50,11 +50,14 @@ const (
 	// EventAborted says that an effect failed; Rest begins with it. Nothing of
 	// Rest was performed. It is the very next event.
 	EventAborted
+	// EventCPUs says which cores have no CPU of their own, because it is
+	// offline: bit c of Word is core c. It is for all nodes alike.
+	EventCPUs
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{"", "start", "tick", "exited", "suspect", "submit", "cancel", "resolve", "collect", "idle",
-	"finished", "steal", "message", "stream-closed", "drain", "result", "aborted"}
+	"finished", "steal", "message", "stream-closed", "drain", "result", "aborted", "cpus"}
 
 func (k EventKind) String() string {
 	if k < eventKinds {
@@ -132,7 +135,8 @@ const (
 	MessageQuery
 	// MessageEnded answers yes. There is no answer no.
 	MessageEnded
-	// MessageHandBack asks the owner of ToLog to give it to its own core.
+	// MessageHandBack asks the owner of ToLog to give it to its own core, which
+	// has its CPU again or lives again.
 	MessageHandBack
 	// MessageFloor publishes the low watermark in Task.ID.
 	MessageFloor

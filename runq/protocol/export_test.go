@@ -37,4 +37,6 @@ var mutants = map[string]mutations{
 	"fence ignored":           mutIgnoreFence,
 	"absent not logged":       mutAbsentUnlogged,
 	"offers told by ID alone": mutHopless,
+	"open attempts handed":    mutHandClaimed,
+	"kept without a CPU":      mutKeepLeft,
 }

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"slices"
 	"time"
 
 	"github.com/coreplica/coreplica/replica/clock"
@@ -160,10 +161,13 @@ func (n *Node) watch() {
 func (n *Node) watchOwner(log Core, v *view, owner Core) {
 	since, dead := n.due(owner)
 	if dead {
+		if n.spared() {
+			return
+		}
 		nearer := 0
 		for d := 1; d < ringDistance(owner, n.core, n.cfg.Cores); d++ {
 			c := Core((int(owner) + d) % n.cfg.Cores)
-			if _, dead := n.due(c); !dead && n.peers[c].incarnation > 0 {
+			if _, dead := n.due(c); !dead && n.peers[c].incarnation > 0 && n.isAway(c) == n.isAway(n.core) {
 				nearer++
 			}
 		}
@@ -172,7 +176,7 @@ func (n *Node) watchOwner(log Core, v *view, owner Core) {
 		}
 		return
 	}
-	if log == n.core && v.word.Phase == Active && (v.asked == 0 || n.now.Sub(v.asked) >= n.cfg.Retry) {
+	if log == n.core && !n.isAway(n.core) && v.word.Phase == Active && (v.asked == 0 || n.now.Sub(v.asked) >= n.cfg.Retry) {
 		v.asked = max(n.now, 1)
 		n.later(Effect{Kind: EffectSend, Log: log, Message: &Message{Kind: MessageHandBack, ToLog: log, FromLog: log, From: n.core}})
 	}
@@ -239,26 +243,56 @@ func (n *Node) tend() {
 			n.release(l)
 		}
 		n.checkMembers(l)
-		if l.giving != noCore {
-			if _, dead := n.due(l.giving); dead {
-				l.giving = noCore
-			}
-		}
+		n.leave(l)
 	}
 	n.births = false
 }
 
-// checkMembers asks for fresh regions when a copy is lost, or when there can be
-// more copies than there are.
+// checkMembers asks for fresh regions when a copy is lost, when there can be more
+// copies than there are, or when they can lie better.
 func (n *Node) checkMembers(l *log) {
 	for i, member := range l.members {
 		if member != n.core && n.peers[member].lost >= l.lives[i] {
 			l.wanted = true
 		}
 	}
-	if len(l.members) < n.cfg.K && len(n.choose()) > len(l.members) {
+	if len(l.members) < n.cfg.K && len(n.choose()) > len(l.members) || n.improves(l) {
 		l.wanted = true
 	}
+}
+
+// settleLeases is for how many leases copies stay where they are before they go
+// to better hosts. A core that dies again and again would else be trusted with
+// them each time.
+const settleLeases = 8
+
+// improves reports whether the copies of a log could lie better than they do: with
+// cores that all seem alive, in more failure domains, or in as many and with cores
+// that come earlier around the ring, which has those first that share least. It
+// never spends the last epoch, and none on a log that is to be given away.
+func (n *Node) improves(l *log) bool {
+	if n.now.Sub(l.settled) < settleLeases*n.cfg.Lease.Length || l.giving != noCore || l.epoch+1 >= n.cfg.EpochLimit {
+		return false
+	}
+	best := n.choose()
+	for _, c := range best[1:] {
+		if _, dead := n.due(c); dead {
+			return false
+		}
+	}
+	return len(best) == len(l.members) && slices.Compare(n.rank(best), n.rank(l.members)) < 0
+}
+
+// rank returns what tells how well copies at some cores lie: less is better.
+func (n *Node) rank(hosts []Core) []int {
+	domains := map[int]bool{}
+	var distances []int
+	for _, c := range hosts {
+		domains[n.cfg.Domain[c]] = true
+		distances = append(distances, ringDistance(n.core, c, n.cfg.Cores))
+	}
+	slices.Sort(distances)
+	return append([]int{-len(domains)}, distances...)
 }
 
 // choose picks the cores that hold the copies of a log of ours: ourselves, then

@@ -8,10 +8,11 @@ const (
 )
 
 // steal asks the owner of another log for half of its tasks. The thief asks, so
-// the bound on exceptions is checked where the exceptions would be.
+// the bound on exceptions is checked where the exceptions would be. It does not
+// ask for what it would refuse.
 func (n *Node) steal(ev *Event) {
 	l := n.logs[n.core]
-	if l == nil || l.stage != serving || ev.Log == n.core || int(ev.Log) >= n.cfg.Cores || l.q.seen.extras+maxStolen > n.cfg.MaxExceptions {
+	if l == nil || l.stage != serving || n.draining || l.giving != noCore || ev.Log == n.core || int(ev.Log) >= n.cfg.Cores || l.q.seen.extras+maxStolen > n.cfg.MaxExceptions {
 		return
 	}
 	n.send(Message{Kind: MessageSteal, FromLog: n.core, ToLog: ev.Log, Count: maxStolen})
@@ -55,7 +56,7 @@ func (n *Node) message(m *Message) {
 			n.append(l, &Record{Kind: KindRetire, ID: id})
 		}
 	case MessageHandBack:
-		if m.From == l.id && m.From != n.core {
+		if m.From == l.id && m.From != n.core && !n.isAway(m.From) {
 			l.giving = m.From
 		}
 	case MessageFloor:
@@ -63,9 +64,11 @@ func (n *Node) message(m *Message) {
 	}
 }
 
-// give offers half of the ready tasks, from the far end of the queue.
+// give offers half of the ready tasks, from the far end of the queue. A log that
+// its core gives away for want of a CPU may have to wait for long attempts, and
+// then its tasks are better off elsewhere.
 func (n *Node) give(l *log, m *Message) {
-	if m.FromLog == l.id || l.giving != noCore {
+	if m.FromLog == l.id || l.giving != noCore && !n.isAway(n.core) {
 		return
 	}
 	count := min(m.Count, maxStolen, (l.q.waiting-len(l.q.delayed)+1)/2)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coreplica/coreplica/replica/clock"
+	"github.com/coreplica/coreplica/replica/quorum"
 )
 
 // Config is what all nodes of a run agree on.
@@ -102,6 +103,8 @@ const (
 	mutIgnoreFence                          // Go on as if a publish that failed had succeeded.
 	mutAbsentUnlogged                       // Answer absent without a tombstone.
 	mutHopless                              // Tell offers apart by ID alone.
+	mutHandClaimed                          // Hand logs over while attempts are under way.
+	mutKeepLeft                             // Go on serving without a CPU.
 )
 
 // life is where a node stands in its own life.
@@ -147,6 +150,7 @@ type Node struct {
 	incarnation uint32
 	life        life
 	draining    bool
+	away        quorum.Set // The cores whose CPU is offline.
 	now         clock.Instant
 	beat        uint32
 	renewed     clock.Instant
@@ -285,6 +289,8 @@ func (n *Node) handle(ev *Event) {
 		n.closed[Stream{ev.Core, ev.Incarnation}] = true
 	case EventDrain:
 		n.draining = true
+	case EventCPUs:
+		n.cpus(ev)
 	case EventResult:
 		n.result(ev)
 	case EventAborted:

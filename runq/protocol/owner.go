@@ -3,6 +3,7 @@ package protocol
 import (
 	"slices"
 
+	"github.com/coreplica/coreplica/replica/clock"
 	"github.com/coreplica/coreplica/replica/quorum"
 )
 
@@ -17,7 +18,7 @@ const (
 	reading           // Reading them.
 	copying           // Writing a snapshot into fresh regions.
 	activating        // Making them the log.
-	handingOver       // Giving the log to its own core.
+	handingOver       // Giving the log to another core.
 	broken            // A copy was lost under a publish: nothing goes on before there are fresh ones.
 )
 
@@ -55,7 +56,9 @@ type log struct {
 	doomed []TaskID
 	// wanted asks for new regions: a copy was lost, or a core came back.
 	wanted bool
-	// giving is the core that wants the log back, or noCore.
+	// settled is when the copies were made.
+	settled clock.Instant
+	// giving is the core that the log is to be handed to, or noCore.
 	giving Core
 	// held are effects behind a publish that failed for want of a copy: they
 	// are due when the log is served again.

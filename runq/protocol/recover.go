@@ -95,7 +95,7 @@ func (n *Node) advanceLog(l *log) {
 		switch {
 		case l.wanted:
 			n.renewCopies(l)
-		case l.giving != noCore && l.q.claimed == 0:
+		case l.giving != noCore && (l.q.claimed == 0 || n.mut&mutHandClaimed != 0):
 			n.handOver(l)
 		}
 	case swapping:
@@ -515,7 +515,7 @@ func (n *Node) activated(l *log, ev *Event) {
 	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	l.word = UnpackArbiter(ev.Word)
 	rec := l.rec
-	l.stage, l.rec, l.wanted = serving, nil, false
+	l.stage, l.rec, l.wanted, l.settled = serving, nil, false, n.now
 	l.words, l.sent = l.words[:0], 0
 	l.published = l.next
 	l.doomed = nil
@@ -534,7 +534,7 @@ func (n *Node) activated(l *log, ev *Event) {
 	n.release(l)
 }
 
-// handOver gives a log back to its own core: nothing runs, so nobody must die.
+// handOver gives a log to another core: nothing runs, so nobody must die.
 func (n *Node) handOver(l *log) {
 	next, err := l.word.take(l.giving, n.cfg.EpochLimit)
 	if err != nil {

@@ -55,7 +55,7 @@ func CloneEffects(effects []Effect) []Effect {
 // encoding behave the same from here on. Clocks and timers are left out, so it
 // is for drivers that keep the time still.
 func (n *Node) AppendState(b []byte) []byte {
-	b = put(b, uint64(n.life), uint64(n.incarnation), flag(n.draining), flag(n.risen), uint64(n.asking))
+	b = put(b, uint64(n.life), uint64(n.incarnation), flag(n.draining), uint64(n.away), flag(n.risen), uint64(n.asking))
 	for i := range n.peers {
 		p := &n.peers[i]
 		b = put(b, uint64(p.incarnation), flag(p.exited), flag(p.suspect), uint64(p.lost), uint64(p.crashed))

@@ -12,6 +12,10 @@ var Hooks struct {
 	// it says so, the kill does not happen: a victim that does not die.
 	Spare func(worker int, incarnation uint32) bool
 
+	// Late switches off that handlers begin only while the lease holds, as a
+	// control.
+	Late bool
+
 	// The others are called by workers, in the scheduling loop.
 
 	// Prepare is called with each node before it lives.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 
 	"github.com/coreplica/coreplica/replica/clock"
@@ -131,7 +132,11 @@ func (c *checker) before(p *process, e *protocol.Effect) {
 	}
 	c.count("effect", e.Kind.String())
 	if e.Kind == protocol.EffectArbiter {
-		c.count("step", "swap to "+protocol.UnpackArbiter(e.New).Phase.String())
+		w := protocol.UnpackArbiter(e.New)
+		c.count("step", "swap to "+w.Phase.String())
+		if w.Phase == protocol.Handed && w.Owner != e.Log && w.Owner != p.core {
+			c.count("step", "hand to a stand-in")
+		}
 	}
 	if (e.Kind == protocol.EffectStoreSlots || e.Kind == protocol.EffectStoreCells) && c.superseded(e.Log, e.Region.Epoch) {
 		c.count("fault", "store after losing the log")
@@ -245,7 +250,24 @@ func (c *checker) swapped(e *protocol.Effect) {
 	c.active[e.Log] = w.Epoch
 	c.reigned[reign{e.Log, w.Epoch}] = true
 	c.count("step", "takeover complete")
+	if c.better(protocol.UnpackArbiter(e.Old), w) {
+		c.count("step", "copies go to better hosts")
+	}
 	c.conserved()
+}
+
+// better reports whether an owner moved copies, of which none was lost, to cores
+// that come earlier around the ring.
+func (c *checker) better(old, w protocol.ArbiterWord) bool {
+	if old.ActiveEpoch == 0 || old.ActiveOwner != w.Owner || w.Mask >= old.Mask {
+		return false
+	}
+	for host := range old.InSync(c.w.cfg.Cores).All() {
+		if c.w.procs[host].dead {
+			return false
+		}
+	}
+	return bits.OnesCount8(w.Mask) == bits.OnesCount8(old.Mask)
 }
 
 // answered checks I3 (acknowledged is in every in-sync copy), I6 (one accepted
@@ -322,6 +344,16 @@ func (c *checker) durable(id protocol.TaskID, h *history) {
 	}
 }
 
+// running returns a process that has not ended and runs a task, or nil.
+func (c *checker) running(id protocol.TaskID) *process {
+	for _, p := range c.w.procs {
+		if p != nil && !p.dead && slices.ContainsFunc(p.running, func(a attempt) bool { return a.id == id && !a.sent }) {
+			return p
+		}
+	}
+	return nil
+}
+
 // begun checks I5 (nothing that ended starts again), I7 (at most once) and that
 // fencing tokens grow.
 func (c *checker) begun(p *process, e *protocol.Effect) {
@@ -344,6 +376,9 @@ func (c *checker) begun(p *process, e *protocol.Effect) {
 	if e.Mode == protocol.OnceRecorded && e.Token <= h.maxToken {
 		c.fail("fencing token", "%v got the token %d after %d", e.ID, e.Token, h.maxToken)
 	}
+	if other := c.running(e.ID); other != nil && e.Mode == protocol.OnceRecorded && !zombie {
+		c.fail("one attempt at a time", "%v starts at core %d, and core %d runs it", e.ID, p.core, other.core)
+	}
 	h.maxToken = max(h.maxToken, e.Token)
 	if data, ok := c.w.payload(e); !ok && !zombie && !c.excused {
 		c.fail("payload", "%v has no valid payload", e.ID)
@@ -360,6 +395,9 @@ func (c *checker) reported(e *protocol.Effect) {
 	case protocol.LossInFlight:
 		if h := c.task(e.ID); h.payload != nil && h.mode != protocol.AtMostOnce {
 			c.fail("reported loss", "%v is %v and was reported lost", e.ID, h.mode)
+		}
+		if p := c.running(e.ID); p != nil {
+			c.fail("reported loss", "%v was reported lost in flight, and core %d runs it", e.ID, p.core)
 		}
 		c.task(e.ID).lost = true
 	case protocol.LossPoison:

@@ -27,6 +27,7 @@ const (
 	Rot                           // A bit of a published record flips in one copy.
 	Drift                         // Clocks run at different rates.
 	Excess                        // More copies fail than the protocol survives.
+	Leave                         // A core's CPU goes offline, and comes back.
 	faultsEnd
 
 	// AllFaults is every fault that the protocol survives without loss, and in
@@ -34,7 +35,7 @@ const (
 	AllFaults = faultsEnd - 1
 )
 
-var faultNames = []string{"crash", "kill", "pause", "short-pause", "wedge", "stubborn", "suspicion", "loss", "duplicate", "reorder", "partition", "rot", "drift", "excess"}
+var faultNames = []string{"crash", "kill", "pause", "short-pause", "wedge", "stubborn", "suspicion", "loss", "duplicate", "reorder", "partition", "rot", "drift", "excess", "leave"}
 
 // Names returns the faults of a set by name.
 func (f Faults) Names() []string {
@@ -115,6 +116,8 @@ func (s *sim) inject() {
 		s.cutUntil[p.core] = s.w.now + lease
 	case Rot:
 		s.rot()
+	case Leave:
+		s.w.leave(protocol.Core(s.rng.IntN(len(s.w.procs))))
 	}
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/coreplica/coreplica/replica/clock"
@@ -305,14 +306,13 @@ func (s *sim) ask() {
 }
 
 // settled reports whether every submitter knows how its task ended and every
-// log is served by somebody.
+// log is served by who shall serve it.
 func (s *sim) settled() bool {
 	if s.steps%16 != 0 {
 		return false
 	}
 	for log := range s.w.arbiters {
-		w := s.w.arbiter(protocol.Core(log))
-		if p := s.w.procs[w.Owner]; p.dead || p.wedged || !p.node.Serves(protocol.Core(log)) {
+		if !s.atHome(protocol.Core(log)) {
 			return false
 		}
 	}
@@ -327,13 +327,27 @@ func (s *sim) settled() bool {
 	return true
 }
 
+// atHome reports whether a log is served by its own core, if that lives and has its
+// CPU, or else by another one of which that is so, if there is any.
+func (s *sim) atHome(log protocol.Core) bool {
+	owner := s.w.procs[s.w.arbiter(log).Owner]
+	if owner.dead || owner.wedged || !owner.node.Serves(log) {
+		return false
+	}
+	fit := func(p *process) bool { return !p.dead && !p.wedged && !s.w.away.Has(int(p.core)) }
+	if home := s.w.procs[log]; fit(home) {
+		return owner == home
+	}
+	return fit(owner) || !slices.ContainsFunc(s.w.procs, fit)
+}
+
 // stuck says what has not settled.
 func (s *sim) stuck() string {
 	text := "not settled:"
 	for log := range s.w.arbiters {
 		w := s.w.arbiter(protocol.Core(log))
-		if p := s.w.procs[w.Owner]; p.dead || p.wedged || !p.node.Serves(protocol.Core(log)) {
-			text += fmt.Sprintf(" log %d %v (owner dead %v, hung %v)", log, w, p.dead, p.wedged)
+		if p := s.w.procs[w.Owner]; !s.atHome(protocol.Core(log)) {
+			text += fmt.Sprintf(" log %d %v (owner dead %v, hung %v; without a CPU %b)", log, w, p.dead, p.wedged, s.w.away)
 		}
 	}
 	for _, r := range s.requests {

@@ -30,9 +30,9 @@ func Required() map[string][]string {
 		"fault": {
 			"crash", "kill", "pause", "short-pause", "wedge", "stubborn", "suspicion", "loss", "duplicate", "reorder", "partition",
 			"rot", "drift", "message cut off", "answer lost", "killed by a taker", "fenced publish", "publish to a lost copy",
-			"store after losing the log",
+			"store after losing the log", "leave", "cpu back",
 		},
-		"step": {"swap to RECOVERING", "swap to ACTIVE", "swap to HANDED", "takeover complete", "tombstone dropped"},
+		"step": {"swap to RECOVERING", "swap to ACTIVE", "swap to HANDED", "hand to a stand-in", "copies go to better hosts", "takeover complete", "tombstone dropped"},
 	}
 	for _, kind := range protocol.Kinds() {
 		need["record"] = append(need["record"], kind.String())

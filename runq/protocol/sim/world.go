@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/coreplica/coreplica/replica/quorum"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -63,7 +64,8 @@ type world struct {
 	incarnations []uint64
 	heartbeats   []uint64
 	regions      map[protocol.RegionID]*region
-	up           []bool // Whether a core's memory is there.
+	up           []bool     // Whether a core's memory is there.
+	away         quorum.Set // Cores whose CPU is offline.
 	procs        []*process
 	check        *checker
 	now          int64
@@ -102,6 +104,31 @@ func (w *world) boot(core protocol.Core) {
 	before := w.procs[core]
 	w.procs[core] = p
 	p.inbox = append(p.inbox, protocol.Event{Kind: protocol.EventStart, Crashed: before != nil && !before.doomed})
+	if w.away != 0 {
+		w.tellCPUs(p)
+	}
+}
+
+// leave takes a core's CPU away, or brings it back, and tells everyone, each of
+// whom hears it when it comes to it.
+func (w *world) leave(core protocol.Core) {
+	if w.away.Has(int(core)) {
+		w.away = w.away.Without(int(core))
+		w.check.count("fault", "cpu back")
+	} else {
+		w.away = w.away.With(int(core))
+		w.check.count("fault", "leave")
+	}
+	for _, p := range w.procs {
+		if !p.dead {
+			w.tellCPUs(p)
+		}
+	}
+}
+
+// tellCPUs tells a process which CPUs are offline.
+func (w *world) tellCPUs(p *process) {
+	p.inbox = append(p.inbox, protocol.Event{Kind: protocol.EventCPUs, Word: uint64(w.away)})
 }
 
 // crash ends a core: its process is gone, and so is every region in its memory.
