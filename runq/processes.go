@@ -97,13 +97,14 @@ func newProcesses(_ context.Context, q *Queue) (f fleet, err error) {
 
 func (f *processes) boot(core protocol.Core, crashed bool) (link, error) {
 	q := f.q
+	// It may take long, and others shall be killed meanwhile.
+	if err := q.mem.Restore(core); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if q.isClosing() {
 		return nil, ErrClosed
-	}
-	if err := q.mem.Restore(core); err != nil {
-		return nil, err
 	}
 	f.lives[core]++
 	before := q.mem.Heartbeat(core).Incarnation

@@ -177,7 +177,12 @@ func (w *worker) turn() bool {
 	if len(evs) > 0 {
 		w.stepAll(evs)
 	}
-	w.resume()
+	if free := w.handlers + w.prefetch - w.running; w.resume() && free > 0 {
+		// Whoever has taken a queue over starts with its tasks, not with what
+		// others have to ask about them.
+		w.step(protocol.Event{Kind: protocol.EventIdle, Count: free})
+		w.resume()
+	}
 	w.start()
 	w.flush()
 	return busy
@@ -336,8 +341,8 @@ func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
 }
 
 // resume answers what programs asked for. A recovery asks many times, and between
-// two questions the lease is renewed.
-func (w *worker) resume() {
+// two questions the lease is renewed. It reports whether there was an answer.
+func (w *worker) resume() (any bool) {
 	for w.asked && !w.node.Exited() && !w.doomed.Load() {
 		if now := w.now(); w.node.Incarnation() > 0 && now.Sub(w.ticked) >= w.tickEvery {
 			w.ticked = now
@@ -345,9 +350,10 @@ func (w *worker) resume() {
 			w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
 			continue
 		}
-		w.asked = false
+		w.asked, any = false, true
 		w.step(w.answer)
 	}
+	return any
 }
 
 // start hands new attempts to the handlers.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,4 +46,57 @@ func reserve(file *os.File, bytes int64) error {
 		return fmt.Errorf("take %d bytes of memory: %w", bytes, err)
 	}
 	return nil
+}
+
+// mapping is a file in memory. It begins at a boundary of huge pages in a range of
+// addresses that is larger.
+type mapping struct {
+	bytes []byte
+	whole []byte
+}
+
+// hugeBytes is what one entry of a page table's second level maps on x86 and arm64
+// with pages of 4 KiB.
+const hugeBytes = 2 << 20
+
+func mapShared(file *os.File, bytes uint64) (m mapping, err error) {
+	size := uintptr(bytes) + hugeBytes
+	base, err := unix.MmapPtr(-1, 0, nil, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return m, fmt.Errorf("find addresses: %w", err)
+	}
+	m.whole = unsafe.Slice((*byte)(base), size)
+	at := unsafe.Add(base, -uintptr(base)&(hugeBytes-1))
+	if _, err = unix.MmapPtr(int(file.Fd()), 0, at, uintptr(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		return m, errors.Join(err, m.unmap())
+	}
+	m.bytes = unsafe.Slice((*byte)(at), bytes)
+	return m, nil
+}
+
+func (m mapping) unmap() error {
+	if err := unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.whole)), uintptr(len(m.whole))); err != nil {
+		return fmt.Errorf("unmap memory: %w", err)
+	}
+	return nil
+}
+
+// fill takes all pages of a file that are missing, as huge ones where the kernel
+// lets us: what it takes apart page by page when a worker dies is time in which
+// nobody can be sure yet that it is dead. A page of each is touched first, which
+// says on which node it shall lie. Linux before 6.1 has small ones.
+func fill(file *os.File, m mapping) error {
+	if end, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_HOLE); err == nil && end == int64(len(m.bytes)) {
+		return nil
+	}
+	huge := len(m.bytes) &^ (hugeBytes - 1)
+	for at := 0; at < huge; at += hugeBytes {
+		if err := unix.Madvise(m.bytes[at:at+os.Getpagesize()], unix.MADV_POPULATE_WRITE); err != nil {
+			huge = 0
+		}
+	}
+	if huge > 0 {
+		_ = unix.Madvise(m.bytes[:huge], unix.MADV_COLLAPSE)
+	}
+	return reserve(file, int64(len(m.bytes)))
 }

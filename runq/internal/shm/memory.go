@@ -25,7 +25,7 @@ type Memory struct {
 	// files are the control page's and the hosts', nil for memory of one
 	// process.
 	files    []*os.File
-	mappings [][]byte
+	mappings []mapping
 }
 
 // Bytes returns how much memory a run of this shape takes.
@@ -137,7 +137,7 @@ func Attach(geo protocol.Geometry, files []*os.File) (m *Memory, err error) {
 		}
 		// The pages are there; what this saves is a fault for each of them in
 		// the midst of a takeover. Before Linux 5.14 they come one by one.
-		_ = unix.Madvise(m.mappings[i], unix.MADV_POPULATE_WRITE)
+		_ = unix.Madvise(m.mappings[i].bytes, unix.MADV_POPULATE_WRITE)
 	}
 	return m, nil
 }
@@ -145,20 +145,20 @@ func Attach(geo protocol.Geometry, files []*os.File) (m *Memory, err error) {
 // mapFile maps a file and appends it to the memory. A policy other than the
 // local one is the file's, so that it holds whoever touches a page first.
 func (m *Memory) mapFile(file *os.File, bytes uint64, policy numa.Policy) error {
-	mapping, err := unix.Mmap(int(file.Fd()), 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mapped, err := mapShared(file, bytes)
 	if err != nil {
 		return fmt.Errorf("map %s: %w", file.Name(), err)
 	}
-	m.mappings = append(m.mappings, mapping)
+	m.mappings = append(m.mappings, mapped)
 	if policy.Mode != numa.ModeLocal {
-		if err := policy.Apply(mapping); err != nil {
+		if err := policy.Apply(mapped.bytes); err != nil {
 			return err
 		}
 	}
-	if err := reserve(file, int64(bytes)); err != nil {
+	if err := fill(file, mapped); err != nil {
 		return err
 	}
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mapping))), len(mapping)/8)
+	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(mapped.bytes))), len(mapped.bytes)/8)
 	if m.control == nil {
 		m.control = words
 	} else {
@@ -179,12 +179,12 @@ func (m *Memory) Files() []*os.File { return m.files }
 // looks at.
 func (m *Memory) Close() error {
 	var errs []error
-	for i, mapping := range m.mappings {
+	for i, mapped := range m.mappings {
 		if i == 0 {
-			runtime.AddCleanup(m, func(mapping []byte) { _ = unix.Munmap(mapping) }, mapping)
+			runtime.AddCleanup(m, func(mapped mapping) { _ = mapped.unmap() }, mapped)
 			continue
 		}
-		errs = append(errs, unix.Munmap(mapping))
+		errs = append(errs, mapped.unmap())
 	}
 	for _, file := range m.files {
 		if file != nil {
@@ -217,7 +217,7 @@ func (m *Memory) Restore(host protocol.Core) error {
 	if m.files == nil || int(host) >= len(m.hosts) {
 		return nil
 	}
-	if err := reserve(m.files[host+1], int64(len(m.hosts[host])*8)); err != nil {
+	if err := fill(m.files[host+1], m.mappings[host+1]); err != nil {
 		return fmt.Errorf("restore memory of core %d: %w", host, err)
 	}
 	return nil
