@@ -75,6 +75,8 @@ func work(started *proc.Started) (code int, err error) {
 		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
 	}
 	w.exec.Reserve(s.Config.K)
+	node, geo := w.node, s.Config.Geometry
+	node.Lend(protocol.NewScratch(geo, shm.Ready(protocol.ScratchBytes(geo))))
 	// The loop must never wait for a handler's turn to end, so there is one for
 	// each handler, for the loop and for the link. More would look for work.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.Handlers+2))

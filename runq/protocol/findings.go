@@ -8,13 +8,14 @@ type findings struct {
 	blocks [][]Record // Of KindNone where there is none; nil where no record of a block is known.
 	first  uint64     // A multiple of findingsBlock.
 	n      int
+	spare  []Record // For blocks.
 }
 
 const findingsBlock = 512
 
 func newFindings(from, to uint64) findings {
 	first := from &^ (findingsBlock - 1)
-	return findings{make([][]Record, (to-first+findingsBlock-1)/findingsBlock), first, 0}
+	return findings{make([][]Record, (to-first+findingsBlock-1)/findingsBlock), first, 0, nil}
 }
 
 // at returns the record of a sequence number, or nil.
@@ -33,10 +34,20 @@ func (f *findings) at(seq uint64) *Record {
 func (f *findings) put(seq uint64, r Record) {
 	i := (seq - f.first) / findingsBlock
 	if f.blocks[i] == nil {
-		f.blocks[i] = make([]Record, findingsBlock)
+		f.blocks[i] = f.block()
 	}
 	f.blocks[i][seq%findingsBlock] = r
 	f.n++
+}
+
+func (f *findings) block() []Record {
+	if len(f.spare) < findingsBlock {
+		return make([]Record, findingsBlock)
+	}
+	b := f.spare[:findingsBlock:findingsBlock]
+	f.spare = f.spare[findingsBlock:]
+	clear(b)
+	return b
 }
 
 // cover makes room for a part of the log that may go further than was known.
@@ -47,7 +58,7 @@ func (f *findings) cover(from, to uint64) {
 	}
 	wider := newFindings(min(from, f.first), max(to, end))
 	copy(wider.blocks[(f.first-wider.first)/findingsBlock:], f.blocks)
-	wider.n = f.n
+	wider.n, wider.spare = f.n, f.spare
 	*f = wider
 }
 
@@ -63,7 +74,7 @@ func (f *findings) all(yield func(uint64, *Record) bool) {
 }
 
 func (f *findings) clone() findings {
-	c := findings{slices.Clone(f.blocks), f.first, f.n}
+	c := findings{slices.Clone(f.blocks), f.first, f.n, nil}
 	for i := range c.blocks {
 		c.blocks[i] = slices.Clone(c.blocks[i])
 	}

@@ -165,6 +165,7 @@ type Node struct {
 	births      bool            // A core was seen in a new life.
 	asking      Core            // The log that waits for a result, or noCore.
 	out, post   []Effect
+	scratch     *Scratch // Nil for none.
 }
 
 // NewNode returns the node of a core that is not born yet: EventStart is next.

@@ -238,12 +238,6 @@ func (q *queue) replay(r *Record) {
 	}
 }
 
-// reserve makes room for so many entries of an empty queue.
-func (q *queue) reserve(n int) {
-	q.tasks = make([]task, 0, n)
-	q.index.reserve(n)
-}
-
 // fits reports whether a record speaks of the state that the task is in.
 func fits(r *Record, t *task) bool {
 	switch r.Kind {

@@ -305,6 +305,9 @@ func (n *Node) measure(l *log) {
 		rec.best = lowest
 	}
 	rec.found = newFindings(rec.best-min(rec.best, n.cfg.Slots), rec.best)
+	if s := n.scratchFor(l); s != nil && rec.best > 0 && !rec.self {
+		rec.found.spare = s.records
+	}
 }
 
 // rebuild makes the queue from the records and decides what becomes of the
@@ -367,17 +370,17 @@ func (n *Node) replay(l *log) {
 	}
 	oldest := rec.best - min(rec.best, n.cfg.Slots)
 	start := rec.best
-	entries := 0
+	entries, prio := 0, uint8(0)
 	for start > oldest {
 		start--
 		if rec.begins(start) {
 			break
 		}
 		if r := rec.found.at(start); r != nil && (r.Kind == KindEnqueue || r.Kind == KindSnapTask) {
-			entries++
+			entries, prio = entries+1, r.Prio
 		}
 	}
-	l.q.reserve(entries)
+	l.q.reserve(entries, prio, n.scratchFor(l))
 	for seq := start; seq < rec.best; seq++ {
 		if r := rec.found.at(seq); r != nil {
 			l.q.replay(r)
@@ -484,8 +487,12 @@ func (n *Node) copyOut(l *log) {
 		size += int(cells(len(data))) * CellBytes
 	}
 	// Memory for all of it at once: to grow step by step is to copy it twice.
-	l.next, l.head, l.words, l.sent = 0, 0, make([]uint64, 0, (l.q.records()+1)*RecordWords), 0
-	l.data, l.payloads, l.freed = make([]byte, 0, size), l.payloads[:0], l.freed[:0]
+	var spare Scratch
+	if s := n.scratchFor(l); s != nil && !l.rec.self {
+		spare = *s
+	}
+	l.words, l.data = room(l.words, (int(l.q.records())+4)*RecordWords, spare.words), room(l.data, size, spare.data)
+	l.next, l.head, l.sent, l.payloads, l.freed = 0, 0, 0, l.payloads[:0], l.freed[:0]
 	l.arena = newArena(n.cfg.Cells)
 	for _, i := range l.q.sorted() {
 		t := &l.q.tasks[i]

@@ -11,7 +11,7 @@ func (n *Node) Clone() *Node {
 	c := *n
 	c.peers, c.views = slices.Clone(n.peers), slices.Clone(n.views)
 	c.closed = maps.Clone(n.closed)
-	c.out, c.post = nil, nil
+	c.out, c.post, c.scratch = nil, nil, nil
 	c.logs = make([]*log, len(n.logs))
 	for i, l := range n.logs {
 		if l != nil {
@@ -132,7 +132,7 @@ func (q *queue) appendState(b []byte) []byte {
 func QueueOf(cfg Config, region RegionID, commit CommitWord, slots []uint64) (state func(TaskID) TaskState, seen func(TaskID) bool) {
 	rec := &recovery{epoch: region.Epoch, best: commit.Tail, found: newFindings(commit.Tail-min(commit.Tail, cfg.Slots), commit.Tail), sources: []Core{region.Host}}
 	rec.scan(&Event{Slots: slots}, cfg, rec.best)
-	n := &Node{cfg: cfg, views: make([]view, cfg.Cores)}
+	n := &Node{cfg: cfg, views: make([]view, cfg.Cores), logs: make([]*log, cfg.Cores)}
 	l := &log{id: region.Log, q: newQueue(cfg.Run), rec: rec}
 	n.replay(l)
 	state = func(id TaskID) TaskState {

@@ -61,15 +61,6 @@ func (t *table) add(tasks []task, place int32) {
 	t.n++
 }
 
-// reserve makes room for so many entries of an empty table.
-func (t *table) reserve(n int) {
-	size := minTable
-	for size < 2*n {
-		size *= 2
-	}
-	t.places = make([]int32, size)
-}
-
 // remove takes an ID out, before its task is cleared, and moves those up that
 // stood behind it for want of room.
 func (t *table) remove(tasks []task, id TaskID) {

@@ -2,6 +2,7 @@ package shm
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/coreplica/coreplica/runq/protocol"
 )
@@ -167,23 +168,16 @@ func (x *Executor) seal(id protocol.RegionID) (word uint64, ok bool) {
 	}
 }
 
-// Reserve makes memory ready for copies of so many regions, its pages touched: a
-// takeover has no time for that.
+// Reserve makes memory ready for copies of so many regions: a takeover has no time
+// to touch fresh pages. It is this process's until its end.
 func (x *Executor) Reserve(regions int) {
+	g := &x.m.geo
+	slots, arena := int(g.Slots)*protocol.RecordWords*8, int(g.Cells)*protocol.CellBytes
 	for range regions {
-		c := x.newCopy()
-		for i := 0; i < len(c.slots); i += pageWords {
-			c.slots[i] = 1
-		}
-		for i := 0; i < len(c.arena); i += 8 * pageWords {
-			c.arena[i] = 1
-		}
-		x.spare = append(x.spare, c)
+		memory := Ready(slots + arena)
+		x.spare = append(x.spare, copied{unsafe.Slice((*uint64)(unsafe.Pointer(&memory[0])), slots/8), memory[slots : slots+arena]})
 	}
 }
-
-// pageWords is the smallest page in words.
-const pageWords = 512
 
 func (x *Executor) newCopy() copied {
 	g := &x.m.geo

@@ -100,3 +100,18 @@ func fill(file *os.File, m mapping) error {
 	}
 	return reserve(file, int64(len(m.bytes)))
 }
+
+// Ready returns zeroed memory of this process whose pages are there, huge ones where
+// the kernel has them. It begins on a page, and is never given back: workers end
+// with what they have.
+func Ready(bytes int) []byte {
+	memory, err := unix.Mmap(-1, 0, bytes+hugeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return make([]byte, bytes)
+	}
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(memory))) & (hugeBytes - 1))
+	memory = memory[off : off+bytes : off+bytes]
+	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
+	_ = unix.Madvise(memory, unix.MADV_POPULATE_WRITE) // Else each comes when it is touched.
+	return memory
+}
