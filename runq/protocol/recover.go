@@ -305,7 +305,11 @@ func (n *Node) measure(l *log) {
 		rec.best = lowest
 	}
 	rec.found = newFindings(rec.best-min(rec.best, n.cfg.Slots), rec.best)
-	if s := n.scratchFor(l); s != nil && rec.best > 0 && !rec.self {
+	if rec.self || rec.best == 0 {
+		return // Nothing is rebuilt.
+	}
+	n.scratch.take(n, l)
+	if s := n.scratch.of(l); s != nil {
 		rec.found.spare = s.records
 	}
 }
@@ -380,7 +384,7 @@ func (n *Node) replay(l *log) {
 			entries, prio = entries+1, r.Prio
 		}
 	}
-	l.q.reserve(entries, prio, n.scratchFor(l))
+	l.q.reserve(entries, prio, n.scratch.of(l))
 	for seq := start; seq < rec.best; seq++ {
 		if r := rec.found.at(seq); r != nil {
 			l.q.replay(r)
@@ -488,7 +492,7 @@ func (n *Node) copyOut(l *log) {
 	}
 	// Memory for all of it at once: to grow step by step is to copy it twice.
 	var spare Scratch
-	if s := n.scratchFor(l); s != nil && !l.rec.self {
+	if s := n.scratch.of(l); s != nil && !l.rec.self {
 		spare = *s
 	}
 	l.words, l.data = room(l.words, (int(l.q.records())+4)*RecordWords, spare.words), room(l.data, size, spare.data)

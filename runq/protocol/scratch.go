@@ -56,13 +56,19 @@ func carveOut[T any](to *[]T, n int, memory []byte, used *int) {
 // Lend gives the node memory for its next takeover.
 func (n *Node) Lend(s *Scratch) { n.scratch = s }
 
-// scratchFor returns the scratch if it is free, or serves the log already.
-func (n *Node) scratchFor(l *log) *Scratch {
-	s := n.scratch
-	if s == nil || s.owner != nil && s.owner != l && n.logs[s.owner.id] == s.owner {
+// take gives the scratch to a log that is about to be recovered, unless another
+// one that the node has lives there.
+func (s *Scratch) take(n *Node, l *log) {
+	if s != nil && (s.owner == nil || n.logs[s.owner.id] != s.owner) {
+		s.owner = l
+	}
+}
+
+// of returns the scratch if the log has it.
+func (s *Scratch) of(l *log) *Scratch {
+	if s == nil || s.owner != l {
 		return nil
 	}
-	s.owner = l
 	return s
 }
 
