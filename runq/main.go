@@ -74,9 +74,7 @@ func work(started *proc.Started) (code int, err error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
 	}
-	w.exec.Reserve(s.Config.K)
-	node, geo := w.node, s.Config.Geometry
-	node.Lend(protocol.NewScratch(geo, shm.Ready(protocol.ScratchBytes(geo))))
+	w.ready()
 	// The loop must never wait for a handler's turn to end, so there is one for
 	// each handler, for the loop and for the link. More would look for work.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.Handlers+2))
@@ -106,6 +104,19 @@ func work(started *proc.Started) (code int, err error) {
 	w.pool.ended.Wait()
 	c.flush()
 	return exitDone, nil
+}
+
+// ready makes memory ready for a takeover, which would spend most of its time on
+// pages that nobody has touched.
+func (w *worker) ready() {
+	geo := w.cfg.Geometry
+	w.exec.Reserve(w.cfg.K)
+	w.node.Lend(protocol.NewScratch(geo, shm.Ready(protocol.ScratchBytes(geo))))
+	for i := range w.programs {
+		p := make([]protocol.Effect, protocol.LongestProgram(geo, w.cfg.K))
+		clear(p)
+		w.programs[i] = p[:0]
+	}
 }
 
 // clockSince reads the run's clock: the monotonic clock, which all processes of a

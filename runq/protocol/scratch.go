@@ -22,6 +22,12 @@ func ScratchBytes(g Geometry) int {
 	return s.carve(g, nil)
 }
 
+// LongestProgram is roughly how many effects the longest program has: a snapshot of
+// a full queue, with payloads that lie side by side, in k copies.
+func LongestProgram(g Geometry, k int) int {
+	return k * (2*int(g.capacity()) + int(g.Cells)) / maxRun
+}
+
 // NewScratch makes a scratch of ScratchBytes bytes of zeros, which begin at a multiple
 // of 8 and are the scratch's from now on.
 func NewScratch(g Geometry, memory []byte) *Scratch {
