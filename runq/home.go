@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/coreplica/coreplica/numa"
+	"github.com/coreplica/coreplica/runq/internal/proc"
 	"github.com/coreplica/coreplica/runq/protocol"
 )
 
@@ -13,6 +14,16 @@ import (
 type home struct {
 	cpu  int
 	away bool
+	// whole is a process that lives there with all its threads.
+	whole bool
+}
+
+// settle brings the other threads to the CPU. What the loop writes its handler
+// reads: on two CPUs that costs more than most handlers do.
+func (h *home) settle() {
+	if h.whole && !h.away {
+		_ = proc.Bind(h.cpu) // Elsewhere they are slower, and nothing worse.
+	}
 }
 
 // look binds the loop's thread again if it is not where it belongs, and reports
@@ -32,6 +43,7 @@ func (w *worker) stay() {
 	if w.home == nil || !w.home.look() {
 		return
 	}
+	w.home.settle()
 	step := WorkerBound
 	if w.home.away {
 		step = WorkerMoved

@@ -143,8 +143,10 @@ type child struct {
 // bound runs the loop on a thread that is bound to its CPU, or on any thread where
 // that CPU has left.
 func (c *child) bound(w *worker, s setup) {
-	w.home = &home{cpu: s.CPU}
+	// Several handlers may want several CPUs.
+	w.home = &home{cpu: s.CPU, whole: s.Handlers == 1}
 	loop := func() {
+		w.home.settle()
 		// Handlers may take the CPU for long, and the loop, which needs little
 		// of it, loses its lease if it comes late. Without the right to this
 		// it is as others are.

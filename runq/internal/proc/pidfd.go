@@ -174,6 +174,17 @@ func ResetAffinity(pidfd *os.File) error {
 	return setAffinity(pidfd, all)
 }
 
+// Bind lets all threads of this process, and those that they start, run on one CPU.
+func Bind(cpu int) error {
+	self, err := Self()
+	if err != nil {
+		return err
+	}
+	var one unix.CPUSet
+	one.Set(cpu)
+	return errors.Join(setAffinity(self, one), self.Close())
+}
+
 // setAffinity sets the CPUs of all threads of a process, or all CPUs where its
 // cpuset allows none of these. The number of the process comes from the pidfd and
 // is asked for again before each thread. A thread that ends in that instant may
