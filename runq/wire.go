@@ -108,7 +108,7 @@ func readEvent(item []byte, run uint64) (ev protocol.Event, err error) {
 	case protocol.EventExited:
 		ev.Core, ev.Incarnation, ev.Crashed = ev.ID.Core, ev.ID.Incarnation, item[3] == 1
 	case protocol.EventCPUs:
-		ev.Word, ev.ID = ev.ID.N, ID{}
+		ev.Word, ev.ID, ev.More = order.Uint64(item[8:]), ID{}, 0
 	case protocol.EventCancel, protocol.EventResolve, protocol.EventCollect, protocol.EventSteal, protocol.EventDrain, protocol.EventSuspect:
 	default:
 		return ev, fmt.Errorf("event %v: %w", ev.Kind, errWire)

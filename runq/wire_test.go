@@ -44,7 +44,7 @@ func TestEventsCrossTheWire(t *testing.T) {
 		{Kind: protocol.EventSubmit, Log: 3, ID: wireID(9), Task: task, Payload: []byte{}},
 		{Kind: protocol.EventCancel, Log: 2, ID: wireID(1 << 47)},
 		{Kind: protocol.EventResolve, Log: 2, ID: wireID(4)},
-		{Kind: protocol.EventCollect, Log: 2, ID: wireID(4)},
+		{Kind: protocol.EventCollect, Log: 2, ID: wireID(4), More: 1<<16 - 1},
 		{Kind: protocol.EventSteal, Log: 2},
 		{Kind: protocol.EventCPUs, Word: 1<<63 | 5},
 		{Kind: protocol.EventExited, Core: 2, Incarnation: 8, Crashed: true},
@@ -73,6 +73,7 @@ func TestEventsCrossTheWire(t *testing.T) {
 func TestNoticesCrossTheWire(t *testing.T) {
 	for _, want := range []notice{
 		{kind: noteAnswer, code: protocol.CodeDone, log: 1, core: 2, id: wireID(5), attempt: 6, payload: []byte("result")},
+		{kind: noteAnswer, code: protocol.CodeAccepted, log: 1, core: 2, id: wireID(5), more: 1<<16 - 1, payload: []byte{}},
 		{kind: noteAnswer, code: protocol.CodeKnown, log: 1, core: 2, id: wireID(5), seq: uint64(protocol.StateReady), payload: []byte{}},
 		{kind: noteStep, step: QueueServed, changed: true, log: 1, core: 2, seq: 9, incarnation: 3, payload: []byte{}},
 		{kind: noteMessage, log: 1, message: &protocol.Message{Kind: protocol.MessageAccept, FromLog: 2, ToLog: 1, Task: protocol.Record{ID: wireID(6), Hop: 1}, Payload: []byte{}}},

@@ -24,7 +24,8 @@ func newRunqBenchCmd() *cobra.Command {
 		Long: `Take tasks with payloads of 64 bytes through queues, from submission over claim to
 result: a buffered channel with one goroutine, a pool behind a channel, the
 protocol alone with one, two and three copies, and the queue itself, with
-goroutines and with processes as workers. They run in short blocks, in turn; a
+goroutines and with processes as workers, with results that are waited for and
+without. They run in short blocks, in turn; a
 ratio is the median over blocks of one round, with its 95 percent interval. Other
 pools are compared in the benchmarks module.
 
@@ -61,7 +62,7 @@ takeover, of which the first claim of an inherited task is the last.`,
 		}
 		all := bench.Contenders()
 		for k := 1; k <= 2; k++ {
-			all = append(all, bench.NewQueue(false, 2, k))
+			all = append(all, bench.NewQueue(false, false, 2, k), bench.NewQueue(false, true, 2, k))
 		}
 		rows, err := bench.Compare(all, p)
 		if err != nil {

@@ -76,7 +76,7 @@ func Contenders() []Contender {
 		all = append(all, NewProtocol(k))
 	}
 	for k := 1; k <= 3; k++ {
-		all = append(all, NewQueue(true, 3, k))
+		all = append(all, NewQueue(true, false, 3, k))
 	}
 	return all
 }

@@ -29,7 +29,7 @@ func init() {
 // batches: enough that workers never wait for whoever submits, and few enough for
 // the smallest log.
 const (
-	submitters = 4
+	submitters = 8
 	inFlight   = 2
 )
 
@@ -37,23 +37,27 @@ const (
 const patience = time.Minute
 
 // NewQueue returns the queue with so many workers and copies. Each task is
-// submitted, acknowledged, claimed, ended, and its result waited for.
-func NewQueue(threads bool, workers, k int) Contender {
+// submitted, acknowledged, claimed and ended; its result is waited for, or, where
+// tasks are detached, there is none, as in the pools that it is compared with.
+func NewQueue(threads, detached bool, workers, k int) Contender {
 	mode := "processes"
 	if threads {
 		mode = "threads"
 	}
+	if detached {
+		mode += ", detached"
+	}
 	return Contender{Name: Queue, Mode: mode, K: k, Workers: workers, New: func() (Instance, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		q, err := runq.Open(ctx, runq.Options{Threads: threads, Workers: workers, K: k, AllowSharedDomain: true, Slots: 1 << 13})
+		q, err := runq.Open(ctx, runq.Options{Threads: threads, Workers: workers, K: k, AllowSharedDomain: true, Slots: 1 << 14})
 		if err != nil {
 			return Instance{}, err
 		}
 		payload := make([]byte, PayloadBytes)
 		jobs := make([]runq.Job, Batch)
 		for i := range jobs {
-			jobs[i] = runq.Job{Name: handler, Payload: payload}
+			jobs[i] = runq.Job{Name: handler, Payload: payload, Detached: detached}
 		}
 		return Instance{
 			Run: func(n int) error { return through(q, jobs, n) },
@@ -78,8 +82,17 @@ func through(q *runq.Queue, jobs []runq.Job, n int) error {
 		all.Go(func() { errs[i] = submitter(ctx, q, jobs, &left) })
 	}
 	all.Wait()
+	for jobs[0].Detached && q.Stats().Pending > 0 {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, fmt.Errorf("wait for detached tasks: %w", ctx.Err()))...)
+		}
+		time.Sleep(pollEvery)
+	}
 	return errors.Join(errs...)
 }
+
+// pollEvery is how often it is looked whether detached tasks have ended.
+const pollEvery = 50 * time.Microsecond
 
 // submitter submits batches as long as there are tasks left, and waits for each of
 // its tasks.
@@ -91,6 +104,9 @@ func submitter(ctx context.Context, q *runq.Queue, jobs []runq.Job, left *atomic
 			ids, err := q.SubmitBatch(ctx, jobs)
 			if err != nil {
 				return fmt.Errorf("submit: %w", err)
+			}
+			if jobs[0].Detached {
+				continue
 			}
 			flying = append(flying, ids)
 		}
