@@ -25,7 +25,7 @@ const (
 	// A tick is a small part of a lease. It is also how late a delayed task, or a
 	// result that nobody hurried for, can be.
 	leastTick = 500 * time.Microsecond
-	mostTick  = 2 * time.Millisecond
+	mostTick  = 5 * time.Millisecond
 	// careful is for how long after a crash nothing is claimed ahead: whatever
 	// is claimed when a worker dies is suspected of having killed it.
 	careful = 10 * time.Second
@@ -76,6 +76,7 @@ type worker struct {
 	sentHead       int
 	ticked         clock.Instant
 	tickEvery      time.Duration
+	nextTick       clock.Instant
 	rate           int // Attempts that ended since the last tick.
 	prefetch       int
 	running        int // Attempts that are with the handlers.
@@ -141,7 +142,7 @@ func (w *worker) run(crashed bool) {
 		if w.pool.waiting() {
 			w.in.nudge() // A handler came to an end between our look and our nap.
 		}
-		w.in.alarm.sleep(w.ticked.Add(w.tickEvery).Sub(w.now()))
+		w.in.alarm.sleep(w.nextTick.Sub(w.now()))
 	}
 	if w.node.Exited() {
 		w.note(notice{kind: noteExit, core: w.core, incarnation: w.node.Incarnation()})
@@ -162,7 +163,7 @@ func (w *worker) end() {
 func (w *worker) turn() bool {
 	now := w.now()
 	evs := w.hear(now)
-	if now.Sub(w.ticked) >= w.tickEvery {
+	if now >= w.nextTick {
 		evs = w.tick(now, evs)
 	}
 	evs = w.ends(now, evs)
@@ -224,7 +225,10 @@ func (w *worker) mayAsk(now clock.Instant) bool {
 
 // tick reads the control page and adapts to what tasks are like.
 func (w *worker) tick(now clock.Instant, evs []protocol.Event) []protocol.Event {
-	w.ticked = now
+	w.ticked, w.nextTick = now, now.Add(w.tickEvery)
+	if at, ok := w.node.Expiry(now); ok {
+		w.nextTick = min(w.nextTick, at) // A lease that runs out is looked at then.
+	}
 	w.stay()
 	w.mem.ReadControl(&w.control)
 	evs = append(evs, protocol.Event{Kind: protocol.EventTick, Now: now, Control: &w.control})
@@ -344,8 +348,8 @@ func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
 // two questions the lease is renewed. It reports whether there was an answer.
 func (w *worker) resume() (any bool) {
 	for w.asked && !w.node.Exited() && !w.doomed.Load() {
-		if now := w.now(); w.node.Incarnation() > 0 && now.Sub(w.ticked) >= w.tickEvery {
-			w.ticked = now
+		if now := w.now(); w.node.Incarnation() > 0 && now >= w.nextTick {
+			w.ticked, w.nextTick = now, now.Add(w.tickEvery)
 			w.mem.ReadControl(&w.control)
 			w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
 			continue

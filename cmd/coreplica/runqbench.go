@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ func newRunqBenchCmd() *cobra.Command {
 	var p bench.Plan
 	var growth, silent bool
 	var takeovers, queued int
+	var mode string
 	lease := chaos.DefaultLease
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -35,6 +37,7 @@ with many tasks in its queue, and give the times from the signal to the steps of
 takeover, of which the first claim of an inherited task is the last.`,
 		Example: `  coreplica runq bench
   coreplica runq bench -o json | jq -r '[.impl, .mode, .k, .ratio_to_channel, .ratio_to_k1] | @tsv'
+  coreplica runq bench --mode detached --length 200ms
   coreplica runq bench --growth
   coreplica runq bench --takeovers 200 --queued 10000`,
 	}
@@ -43,6 +46,7 @@ takeover, of which the first claim of an inherited task is the last.`,
 	flags.DurationVar(&p.Length, "length", 30*time.Millisecond, "length of a block")
 	flags.Uint64Var(&p.Seed, "seed", 1, "seed of the order")
 	flags.BoolVar(&growth, "growth", false, "compare sizes instead")
+	flags.StringVar(&mode, "mode", "", "only these beside the channel: cycle, threads, processes or detached")
 	flags.IntVar(&takeovers, "takeovers", 0, "time so many takeovers instead")
 	flags.IntVar(&queued, "queued", 10_000, "tasks in the queue that is taken over")
 	flags.BoolVar(&silent, "silent", false, "stop the worker instead of killing it: only its lease tells")
@@ -64,6 +68,9 @@ takeover, of which the first claim of an inherited task is the last.`,
 		for k := 1; k <= 2; k++ {
 			all = append(all, bench.NewQueue(false, false, 2, k), bench.NewQueue(false, true, 2, k))
 		}
+		if all = chosen(all, mode); len(all) < 2 {
+			return usageError(fmt.Errorf("there is no --mode %q: want threads, cycle, processes or detached", mode))
+		}
 		rows, err := bench.Compare(all, p)
 		if err != nil {
 			return err
@@ -71,6 +78,11 @@ takeover, of which the first claim of an inherited task is the last.`,
 		return bench.Write(w, rows, output.value)
 	}
 	return cmd
+}
+
+// chosen returns the channel that all are compared with, and those of one mode.
+func chosen(all []bench.Contender, mode string) []bench.Contender {
+	return slices.DeleteFunc(all, func(c bench.Contender) bool { return mode != "" && c.Mode != mode && c.Name != "channel" })
 }
 
 func compareGrowth(w io.Writer, format string, p bench.Plan) error {

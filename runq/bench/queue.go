@@ -36,7 +36,8 @@ const (
 // patience bounds a block: a queue that takes so long stands still.
 const patience = time.Minute
 
-// NewQueue returns the queue with so many workers and copies. Each task is
+// NewQueue returns the queue with so many workers and copies, in the mode threads,
+// processes, or, for processes whose tasks are detached, detached. Each task is
 // submitted, acknowledged, claimed and ended; its result is waited for, or, where
 // tasks are detached, there is none, as in the pools that it is compared with.
 func NewQueue(threads, detached bool, workers, k int) Contender {
@@ -45,7 +46,7 @@ func NewQueue(threads, detached bool, workers, k int) Contender {
 		mode = "threads"
 	}
 	if detached {
-		mode += ", detached"
+		mode = "detached"
 	}
 	return Contender{Name: Queue, Mode: mode, K: k, Workers: workers, New: func() (Instance, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -207,6 +207,21 @@ func (n *Node) Ready() int {
 	return ready
 }
 
+// Expiry returns when the first lease of another core runs out if nothing is heard
+// of it until then: the next tick should not come later.
+func (n *Node) Expiry(now clock.Instant) (at clock.Instant, ok bool) {
+	for i := range n.peers {
+		p := &n.peers[i]
+		if Core(i) == n.core || p.incarnation == 0 || p.exited || p.suspect {
+			continue
+		}
+		if left := n.cfg.Lease.Patience() - p.watch.Silent(now); left > 0 && (!ok || now.Add(left) < at) {
+			at, ok = now.Add(left), true
+		}
+	}
+	return at, ok
+}
+
 // Allocate returns a fresh ID for a task of the node's own core. It is to be
 // called by the scheduling loop, before the EventSubmit.
 func (n *Node) Allocate() TaskID {
