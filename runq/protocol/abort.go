@@ -1,5 +1,7 @@
 package protocol
 
+import "slices"
+
 // aborted takes back the rest of a program whose first effect failed. What
 // belongs to other logs is done all the same; what waited for the publication
 // that failed is answered with "unknown", or held back until fresh regions are
@@ -39,8 +41,25 @@ func (n *Node) aborted(ev *Event) {
 			n.emit(*e)
 		case l != nil && l.stage == broken && e.waits():
 			l.held = append(l.held, *e)
+		case l != nil && l.stage == broken && e.Kind == EffectStoreCells:
+			l.unstored = append(l.unstored, storedCells{uint32(e.Seq), slices.Clone(e.Data)})
 		}
 	}
+}
+
+// storedCells are payloads that were to be stored when a copy was found lost. What
+// was to be published behind that is in the queue already, and perhaps in no copy.
+type storedCells struct {
+	cell uint32
+	data []byte
+}
+
+// read returns a payload that lies within.
+func (s *storedCells) read(ref Ref) ([]byte, bool) {
+	if ref.Cell < s.cell {
+		return nil, false
+	}
+	return Ref{ref.Cell - s.cell, ref.Bytes, ref.CRC}.Read(s.data)
 }
 
 // lostCopy notes that a region cannot be written: its memory is gone, or has no

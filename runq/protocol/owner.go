@@ -63,6 +63,8 @@ type log struct {
 	// held are effects behind a publish that failed for want of a copy: they
 	// are due when the log is served again.
 	held []Effect
+	// unstored are payloads of the program that failed.
+	unstored []storedCells
 	// lows are the low watermarks that were published, by stream.
 	lows map[Stream]uint64
 	rec  *recovery

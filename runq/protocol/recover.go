@@ -330,7 +330,7 @@ func (n *Node) rebuild(l *log) {
 		if t.Payload.Bytes == 0 {
 			continue
 		}
-		data, ok := rec.payload(t.Payload)
+		data, ok := rec.payload(l, t.Payload)
 		if ok {
 			rec.data[t.place] = data
 			continue
@@ -348,9 +348,14 @@ func (n *Node) rebuild(l *log) {
 	rec.found, rec.arenas = findings{}, nil
 }
 
-func (rec *recovery) payload(ref Ref) ([]byte, bool) {
+func (rec *recovery) payload(l *log, ref Ref) ([]byte, bool) {
 	for _, arena := range rec.arenas {
 		if data, ok := ref.Read(arena); ok {
+			return data, true
+		}
+	}
+	for i := range l.unstored {
+		if data, ok := l.unstored[i].read(ref); ok {
 			return data, true
 		}
 	}
@@ -526,7 +531,7 @@ func (n *Node) activated(l *log, ev *Event) {
 	n.sawArbiter(l.id, UnpackArbiter(ev.Word))
 	l.word = UnpackArbiter(ev.Word)
 	rec := l.rec
-	l.stage, l.rec, l.wanted, l.settled = serving, nil, false, n.now
+	l.stage, l.rec, l.wanted, l.settled, l.unstored = serving, nil, false, n.now, nil
 	l.words, l.sent = l.words[:0], 0
 	l.published = l.next
 	l.doomed = nil

@@ -31,6 +31,7 @@ func (l *log) clone() *log {
 	c.words, c.payloads, c.freed = slices.Clone(l.words), slices.Clone(l.payloads), slices.Clone(l.freed)
 	c.data = slices.Clone(l.data) // Both go on appending.
 	c.doomed, c.held, c.lows = slices.Clone(l.doomed), slices.Clone(l.held), maps.Clone(l.lows)
+	c.unstored = slices.Clone(l.unstored) // Their data do not change.
 	if l.rec != nil {
 		rec := *l.rec
 		rec.victims, rec.sources, rec.words = slices.Clone(rec.victims), slices.Clone(rec.sources), slices.Clone(rec.words)
@@ -95,7 +96,7 @@ func (l *log) appendState(b []byte) []byte {
 		b = put(b, uint64(m), uint64(l.lives[i]))
 	}
 	l.arena.spans(func(from, to uint32) { b = put(b, uint64(from), uint64(to)) })
-	b = put(b, uint64(len(l.held)), uint64(len(l.doomed)))
+	b = put(b, uint64(len(l.held)), uint64(len(l.doomed)), uint64(len(l.unstored)))
 	for i := range l.held {
 		b = put(b, uint64(l.held[i].Kind), uint64(l.held[i].Code), l.held[i].ID.N)
 	}
