@@ -25,7 +25,10 @@ type parcel struct {
 // act lets a submitter do something.
 func (s *sim) act() {
 	if len(s.requests) < s.tasks && s.rng.IntN(3) > 0 {
-		s.submitNew()
+		log := protocol.Core(s.rng.IntN(s.w.cfg.Cores))
+		for range s.burst() {
+			s.submitNew(log)
+		}
 		return
 	}
 	if len(s.requests) == 0 {
@@ -62,9 +65,16 @@ func (s *sim) ripe(r *request) (more uint16) {
 	}
 }
 
+// burst draws how many tasks are submitted together.
+func (s *sim) burst() int {
+	if s.rng.IntN(16) > 0 {
+		return 1
+	}
+	return min(2+s.rng.IntN(12), s.tasks-len(s.requests))
+}
+
 // submitNew allocates an ID and submits a task.
-func (s *sim) submitNew() {
-	log := protocol.Core(s.rng.IntN(s.w.cfg.Cores))
+func (s *sim) submitNew(log protocol.Core) {
 	if s.streams[log] == 0 || s.rng.IntN(12) == 0 {
 		if s.streams[log] != 0 {
 			s.broadcast(protocol.Event{Kind: protocol.EventStreamClosed, Core: log, Incarnation: s.streams[log]})

@@ -226,8 +226,11 @@ func (s *sim) tick(p *process) {
 func (s *sim) work(p *process) {
 	var evs []protocol.Event
 	limit := 1
-	if s.rng.IntN(3) == 0 {
+	switch s.rng.IntN(12) {
+	case 0, 1, 2:
 		limit = 4
+	case 3:
+		limit = 32 // So that a snapshot comes in the midst of it.
 	}
 	for len(evs) < limit {
 		ev, ok := s.finished(p)
