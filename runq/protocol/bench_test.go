@@ -131,3 +131,36 @@ func BenchmarkGrowth(b *testing.B) {
 		})
 	}
 }
+
+// What checksums and stores alone cost a task, with no queue around them: a payload
+// and a record are encoded once and stored in k copies. A cycle cannot be faster.
+func BenchmarkFloor(b *testing.B) {
+	const batch = 256
+	for k := 1; k <= 3; k++ {
+		b.Run(fmt.Sprintf("k=%d", k), func(b *testing.B) {
+			var copies [3][]uint64
+			var arenas [3][]byte
+			for i := range copies {
+				copies[i], arenas[i] = make([]uint64, 1<<12*RecordWords), make([]byte, 1<<12*CellBytes)
+			}
+			words, data, payload := make([]uint64, batch*RecordWords), make([]byte, batch*CellBytes), make([]byte, CellBytes)
+			r := Record{Kind: KindEnqueue, ID: TaskID{1, Stream{1, 1}, 0}}
+			seq := 0
+			for b.Loop() {
+				for i := range batch {
+					r.ID.N++
+					copy(data[i*CellBytes:], payload)
+					r.Payload = Ref{uint32(i), CellBytes, PayloadCRC(payload)}
+					r.Encode(words[i*RecordWords:])
+				}
+				at := seq % (1 << 12)
+				for i := range k {
+					copy(arenas[i][at*CellBytes:], data)
+					copy(copies[i][at*RecordWords:], words)
+				}
+				seq += batch
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(batch*b.N), "ns/task")
+		})
+	}
+}
