@@ -18,11 +18,16 @@ type home struct {
 	whole bool
 }
 
-// settle brings the other threads to the CPU. What the loop writes its handler
-// reads: on two CPUs that costs more than most handlers do.
+// settle brings the other threads to where the loop is. What the loop writes its
+// handler reads: on two CPUs that costs more than most handlers do. Where it fails
+// they are slower, and nothing worse.
 func (h *home) settle() {
-	if h.whole && !h.away {
-		_ = proc.Bind(h.cpu) // Elsewhere they are slower, and nothing worse.
+	switch {
+	case !h.whole:
+	case h.away:
+		_ = proc.Unbind() // One that sleeps would stay bound to a CPU that has left.
+	default:
+		_ = proc.Bind(h.cpu)
 	}
 }
 

@@ -224,3 +224,56 @@ func TestKillReachesStarvedWorker(t *testing.T) {
 		return ""
 	})
 }
+
+// A process that binds itself takes all of its threads along, also those to come,
+// and lets them all go again.
+func TestBindTakesAllThreads(t *testing.T) {
+	var before unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	cpu := -1
+	for i := range 8 * len(before) * 8 {
+		if before.IsSet(i) {
+			cpu = i
+		}
+	}
+	bound := func() (on, all int) {
+		names, _ := filepath.Glob("/proc/self/task/*")
+		for _, name := range names {
+			tid, err := strconv.Atoi(filepath.Base(name))
+			var set unix.CPUSet
+			if err != nil || unix.SchedGetaffinity(tid, &set) != nil {
+				continue // It has ended.
+			}
+			all++
+			if set.Count() == 1 && set.IsSet(cpu) {
+				on++
+			}
+		}
+		return on, all
+	}
+	defer func() {
+		if err := Unbind(); err != nil {
+			t.Error(err)
+		}
+		if on, all := bound(); before.Count() > 1 && on > 0 {
+			t.Errorf("%d of %d threads are bound still", on, all)
+		}
+	}()
+	if err := Bind(cpu); err != nil {
+		t.Fatal(err)
+	}
+	started, end := make(chan struct{}), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(started)
+		<-end
+	}()
+	<-started
+	on, all := bound()
+	close(end)
+	if on != all || all == 0 {
+		t.Errorf("%d of %d threads are bound to CPU %d", on, all, cpu)
+	}
+}

@@ -176,13 +176,24 @@ func ResetAffinity(pidfd *os.File) error {
 
 // Bind lets all threads of this process, and those that they start, run on one CPU.
 func Bind(cpu int) error {
+	var one unix.CPUSet
+	one.Set(cpu)
+	return bindSelf(one)
+}
+
+// Unbind lets them run on every CPU that the cpuset allows.
+func Unbind() error {
+	var all unix.CPUSet
+	all.Fill()
+	return bindSelf(all)
+}
+
+func bindSelf(cpus unix.CPUSet) error {
 	self, err := Self()
 	if err != nil {
 		return err
 	}
-	var one unix.CPUSet
-	one.Set(cpu)
-	return errors.Join(setAffinity(self, one), self.Close())
+	return errors.Join(setAffinity(self, cpus), self.Close())
 }
 
 // setAffinity sets the CPUs of all threads of a process, or all CPUs where its
