@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreplica/coreplica/internal/testkit"
 	"github.com/coreplica/coreplica/runq"
 )
 
@@ -27,6 +28,9 @@ func mallocs() uint64 {
 // what is left are a dozen objects a batch, which the submitter gets, and what the
 // runtime does by itself.
 func TestTasksAllocateNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip(testkit.SkipLine("short", "the race detector allocates by itself"))
+	}
 	const (
 		batch   = 256
 		batches = 211
@@ -35,7 +39,7 @@ func TestTasksAllocateNothing(t *testing.T) {
 	for _, threads := range []bool{true, false} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		q, err := runq.Open(ctx, runq.Options{Threads: threads, Workers: 2, K: 2, AllowSharedDomain: true})
+		q, err := runq.Open(ctx, runq.Options{Threads: threads, Workers: 2, K: 2, AllowSharedDomain: true, Lease: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

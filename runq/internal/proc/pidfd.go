@@ -148,22 +148,22 @@ func pidOf(fd int) (int, error) {
 }
 
 // ForceKill is Kill for a process whose CPUs may be kept by real-time threads: it
-// moves the threads to the CPU that it runs on itself, which so is known to
-// serve ordinary threads, kills, and lets the threads run anywhere. A wider
-// affinity alone would leave them where they were until the kernel balances. It
-// does not wait, and a process that cannot be moved is killed all the same.
+// kills, which is enough where there is a CPU to die on, then moves the threads to
+// the CPU that it runs on itself, which so is known to serve ordinary threads, and
+// lets them run anywhere. A wider affinity alone would leave them where they were
+// until the kernel balances. It does not wait, and a process that cannot be moved
+// is killed all the same.
 func ForceKill(pidfd *os.File) error {
+	if err := Kill(pidfd); err != nil {
+		return err
+	}
 	var here unix.CPUSet
 	here.Set(numa.CurrentCPU())
-	err := setAffinity(pidfd, here)
-	if killed := Kill(pidfd); killed != nil {
-		return killed
-	}
 	// Both may meet a process that is gone.
-	if err = errors.Join(err, ResetAffinity(pidfd)); errors.Is(err, ErrExited) {
-		return nil
+	if err := errors.Join(setAffinity(pidfd, here), ResetAffinity(pidfd)); err != nil && !errors.Is(err, ErrExited) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // ResetAffinity lets all threads of a process run on every CPU that its cpuset
