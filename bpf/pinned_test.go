@@ -47,6 +47,12 @@ func TestPinned(t *testing.T) {
 				t.Fatal(err)
 			}
 			named, d := observe(t, l, func() { callFor(100 * time.Millisecond) })
+			// In a translated guest the books were off by 0.7 ms once, and nobody
+			// knows why. Probes that count into the void are off each time.
+			for try := 0; try < 2 && d.SumNs() != int64(d.WallNs); try++ {
+				t.Logf("books of %d for %d ns, once more", d.SumNs(), d.WallNs)
+				named, d = observe(t, l, func() { callFor(100 * time.Millisecond) })
+			}
 			if err := stacks.Detach(); err != nil {
 				t.Fatal(err)
 			}
