@@ -162,7 +162,7 @@ func TestTrialNothingIsLost(t *testing.T) {
 	for _, c := range []Config{
 		{Tasks: 200_000, Kills: 50, Stops: 20, Hog: true, Seed: 23, Lease: trialLease},
 		{Tasks: 20_000, Kills: 70, Workers: 4, K: 3, Failpoints: true, Seed: 29, Lease: trialLease},
-		{Tasks: 20_000, Kills: 220, Seed: 31, Lease: trialLease},
+		{Tasks: 20_000, Kills: 360, Seed: 31, Lease: trialLease}, // Many find the queue empty: it is fast.
 	} {
 		v := tryFor(t, c, 30*time.Minute)
 		if good, why := v.Good(); !good {
