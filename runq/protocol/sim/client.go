@@ -65,9 +65,13 @@ func (s *sim) ripe(r *request) (more uint16) {
 	}
 }
 
+// smallArena is one that a burst fills. Results need room too, which submitters have
+// to leave, or nothing ends any more.
+const smallArena = 64
+
 // burst draws how many tasks are submitted together.
 func (s *sim) burst() int {
-	if s.rng.IntN(16) > 0 {
+	if s.rng.IntN(16) > 0 || s.w.cfg.Cells < smallArena {
 		return 1
 	}
 	return min(2+s.rng.IntN(12), s.tasks-len(s.requests))
