@@ -3,6 +3,9 @@ package protocol
 import (
 	"bytes"
 	"testing"
+	"time"
+
+	"github.com/coreplica/coreplica/replica/clock"
 )
 
 // A taker with memory of its own rebuilds the same queue there, keeps it there while
@@ -24,37 +27,50 @@ func TestScratchServesOneLogAtATime(t *testing.T) {
 	}
 	twin := m.nodes[2].Clone()
 	m.nodes[2].Lend(NewScratch(cfg.Geometry, memory))
-	taken := func(log Core) *queue {
-		for _, dead := range []Core{0, 1} {
-			if dead <= log {
-				m.step(2, Event{Kind: EventExited, Core: dead, Incarnation: 1, Crashed: true})
-			}
-		}
-		m.tick(2, 0)
-		if !m.nodes[2].Serves(log) {
-			t.Fatalf("core 2 does not serve log %d", log)
-		}
-		return m.nodes[2].logs[log].q
-	}
 	if twin.scratch != nil {
 		t.Error("a clone shares the scratch")
 	}
-	q := taken(1)
-	if bytes.Equal(memory, make([]byte, len(memory))) {
-		t.Error("the queue that was taken over does not live in the scratch")
+	for _, dead := range []Core{0, 1} {
+		m.step(2, Event{Kind: EventExited, Core: dead, Incarnation: 1, Crashed: true})
 	}
+	m.tick(2, 0)
 	for _, log := range []Core{0, 1} {
-		if l := m.nodes[2].logs[log]; l != nil && l.q.index.n != 67 {
-			t.Errorf("log %d has %d tasks after the takeover, want 67", log, l.q.index.n)
+		if l := m.nodes[2].logs[log]; l == nil || l.stage != serving || l.q.index.n != 67 {
+			t.Fatalf("log %d is not served with its 67 tasks", log)
 		}
 	}
-	s := m.nodes[2].scratch
-	if owner := s.owner; owner == nil || m.nodes[2].logs[owner.id] != owner {
-		t.Errorf("the scratch belongs to nobody")
+	if bytes.Equal(memory, make([]byte, len(memory))) {
+		t.Error("nothing lives in the scratch")
 	}
-	other := m.nodes[2].logs[1-s.owner.id]
-	if s.of(other) != nil || &other.q.tasks[0] == &s.tasks[:1][0] {
+	s := m.nodes[2].scratch
+	if s.owner == nil || m.nodes[2].logs[s.owner.id] != s.owner {
+		t.Fatal("the scratch belongs to no log that is served")
+	}
+	if &s.owner.q.tasks[0] != &s.tasks[0] {
+		t.Error("the queue of the scratch's log lives elsewhere")
+	}
+	if other := m.nodes[2].logs[1-s.owner.id]; s.of(other) != nil || &other.q.tasks[0] == &s.tasks[0] {
 		t.Error("two logs live in one scratch")
 	}
-	_ = q
+}
+
+// The first lease to run out is when the next look is due, and a core that has exited
+// holds none.
+func TestExpiryIsTheFirstLeaseToRunOut(t *testing.T) {
+	m := newMachine(t, testConfig(3, 2), 0)
+	n, now := m.nodes[0], clock.Instant(3e6)
+	m.tick(0, now)
+	n.peers[1].watch.Observe(1<<40, now)
+	n.peers[2].watch.Observe(1<<40, now+1e6)
+	patience := n.cfg.Lease.Patience()
+	if at, ok := n.Expiry(now + 2e6); !ok || at != now.Add(patience) {
+		t.Errorf("the first lease runs out at %v (%v), want %v", at, ok, now.Add(patience))
+	}
+	m.step(0, Event{Kind: EventExited, Now: now, Core: 1, Incarnation: 1})
+	if at, ok := n.Expiry(now + 2e6); !ok || at != (now+1e6).Add(patience) {
+		t.Errorf("after core 1 has exited: %v (%v), want %v", at, ok, (now + 1e6).Add(patience))
+	}
+	if at, ok := n.Expiry(now + clock.Instant(time.Hour)); ok {
+		t.Errorf("a lease that has run out long ago runs out at %v", at)
+	}
 }
