@@ -66,7 +66,7 @@ func work(started *proc.Started) (code int, err error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("start worker %d: %w", started.Index, err)
 	}
-	c := &child{link: proc.NewLink(m.Files[0]), run: s.Config.Run, in: newInbox(alarm)}
+	c := &child{started: started, link: proc.NewLink(m.Files[0]), run: s.Config.Run, in: newInbox(alarm)}
 	w, err := newWorker(workerConfig{
 		cfg: s.Config, core: s.Core, mem: mem, in: c.in, now: now, began: s.Began, post: c.post,
 		maxPayload: s.MaxPayload, handlers: s.Handlers, taskLease: s.TaskLease,
@@ -110,6 +110,7 @@ func work(started *proc.Started) (code int, err error) {
 // pages that nobody has touched.
 func (w *worker) ready() {
 	geo := w.cfg.Geometry
+	w.mem.Touch(w.core)
 	w.exec.Reserve(w.cfg.K)
 	w.node.Lend(protocol.NewScratch(geo, shm.Ready(protocol.ScratchBytes(geo))))
 	for i := range w.programs {
@@ -132,12 +133,13 @@ func clockSince(baseNS int64) (func() clock.Instant, error) {
 
 // child is a worker process's end of the link.
 type child struct {
-	link   *proc.Link
-	run    uint64
-	in     *inbox
-	batch  proc.Batch
-	missed bool // Something that was said was dropped.
-	orphan sync.Once
+	started *proc.Started
+	link    *proc.Link
+	run     uint64
+	in      *inbox
+	batch   proc.Batch
+	missed  bool // Something that was said was dropped.
+	orphan  sync.Once
 }
 
 // bound runs the loop on a thread that is bound to its CPU, or on any thread where
@@ -151,6 +153,9 @@ func (c *child) bound(w *worker, s setup) {
 		// of it, loses its lease if it comes late. Without the right to this
 		// it is as others are.
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), loopNice)
+		if err := c.started.TellEnd(); err != nil {
+			fmt.Fprintln(os.Stderr, "runq:", err) // Then its end is known a little later.
+		}
 		w.run(s.Crashed)
 	}
 	b, err := numa.StartWorker(numa.Binding{Index: int(s.Core), Node: s.Node, CPUs: numa.ListOf(s.CPU)}, func(numa.Binding, []struct{}) {}, numa.WorkerOptions{Ring: 2, Batch: 1})

@@ -189,6 +189,7 @@ func (w *worker) stepped(ev *protocol.Event) {
 			w.served = append(w.served, n.log)
 			w.inherited[n.log] = before.ActiveEpoch > 0
 			n.changed = w.inherited[n.log]
+			w.heir = true
 		case !self && before.Phase != protocol.Vacant:
 			n.step = TakeoverBegan
 		}

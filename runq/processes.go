@@ -179,10 +179,11 @@ func (f *processes) attend(p *process) {
 	q.restart(p.core, crashed)
 }
 
-// bury tells of a death when it is seen.
+// bury tells of a death when it is seen, which is as soon as the worker can do
+// nothing more.
 func (f *processes) bury(p *process) (crashed bool) {
 	q := f.q
-	exit := p.w.Exit()
+	exit := p.w.Over()
 	f.mu.Lock()
 	if f.live[p.core] == p {
 		f.live[p.core] = nil

@@ -83,6 +83,7 @@ type worker struct {
 	crashed, stole clock.Instant
 	claimed        clock.Instant   // When attempts were begun, or ended, last.
 	inherited      []bool          // Logs taken from others, until a task of theirs starts.
+	heir           bool            // The pending answer says that one is served now.
 	question       protocol.Effect // The one that the last program ended with.
 	served         []protocol.Core
 }
@@ -178,12 +179,7 @@ func (w *worker) turn() bool {
 	if len(evs) > 0 {
 		w.stepAll(evs)
 	}
-	if free := w.handlers + w.prefetch - w.running; w.resume() && free > 0 {
-		// Whoever has taken a queue over starts with its tasks, not with what
-		// others have to ask about them.
-		w.step(protocol.Event{Kind: protocol.EventIdle, Count: free})
-		w.resume()
-	}
+	w.resume()
 	w.start()
 	w.flush()
 	return busy
@@ -345,8 +341,10 @@ func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
 }
 
 // resume answers what programs asked for. A recovery asks many times, and between
-// two questions the lease is renewed. It reports whether there was an answer.
-func (w *worker) resume() (any bool) {
+// two questions the lease is renewed. Whoever has taken a queue over starts with its
+// tasks at once, not with what others have to ask about them, nor with the copies of
+// another queue that were lost by the same death.
+func (w *worker) resume() {
 	for w.asked && !w.node.Exited() && !w.doomed.Load() {
 		if now := w.now(); w.node.Incarnation() > 0 && now >= w.nextTick {
 			w.ticked, w.nextTick = now, now.Add(w.tickEvery)
@@ -354,10 +352,14 @@ func (w *worker) resume() (any bool) {
 			w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
 			continue
 		}
-		w.asked, any = false, true
+		heir := w.heir
+		w.asked, w.heir = false, false
 		w.step(w.answer)
+		if free := w.handlers + w.prefetch - w.running; heir && free > 0 {
+			w.step(protocol.Event{Kind: protocol.EventIdle, Count: free})
+			w.start()
+		}
 	}
-	return any
 }
 
 // start hands new attempts to the handlers.

@@ -348,9 +348,18 @@ func (n *Node) store(l *log, payload []byte) (Ref, bool) {
 	if len(payload) == 0 {
 		return Ref{}, true
 	}
-	cell, ok := l.arena.take(cells(len(payload)))
+	cell, ok := n.put(l, payload)
 	if !ok {
 		return Ref{}, false
+	}
+	return Ref{cell, uint32(len(payload)), PayloadCRC(payload)}, true
+}
+
+// put is store for a payload that has bytes and whose checksum is known.
+func (n *Node) put(l *log, payload []byte) (uint32, bool) {
+	cell, ok := l.arena.take(cells(len(payload)))
+	if !ok {
+		return 0, false
 	}
 	from := len(l.data)
 	l.data = append(l.data, payload...)
@@ -362,7 +371,7 @@ func (n *Node) store(l *log, payload []byte) (Ref, bool) {
 	} else {
 		l.payloads = append(l.payloads, cellRun{cell, from, len(l.data)})
 	}
-	return Ref{cell, uint32(len(payload)), PayloadCRC(payload)}, true
+	return cell, true
 }
 
 // zeroCell fills the last cell of a payload up.

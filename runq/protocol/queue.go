@@ -80,7 +80,7 @@ type queue struct {
 	seen    vector
 	order   uint64
 	claimed int
-	all     []int32 // For snapshot alone: others append while they walk, and an append may take one.
+	all     []int32 // For inOrder.
 }
 
 func newQueue(run uint64) *queue {
@@ -387,8 +387,7 @@ func (q *queue) restore(r *Record) {
 func (q *queue) snapshot(yield func(Record)) {
 	yield(Record{Kind: KindSnapBegin, ID: TaskID{Run: q.run, N: q.records() - 2}})
 	q.seen.snapshot(q.run, yield)
-	q.all = q.appendSorted(q.all[:0])
-	for _, i := range q.all {
+	for _, i := range q.inOrder() {
 		t := &q.tasks[i]
 		r := t.Record
 		r.Kind, r.Arg2 = KindSnapTask, uint16(t.state)|t.Arg2&snapWarded

@@ -207,9 +207,9 @@ func Decode(words []uint64, run uint64) (Record, error) {
 		return Record{}, fmt.Errorf("checksum differs: %w", ErrCorrupt)
 	}
 	r := Record{
-		Kind: Kind(words[0] >> 16 & 31), Epoch: uint32(words[1] >> 44), Seq: words[0] >> 21,
+		Kind: kindOf(words[0]), Epoch: uint32(words[1] >> 44), Seq: words[0] >> 21,
 		ID:   TaskID{run, Stream{Core(words[2] >> 8), uint32(words[3] >> 32)}, words[2] >> 16},
-		Mode: Mode(words[0] >> 14 & 3), Prio: uint8(words[0] >> 8 & 63), Crashes: uint8(words[0]),
+		Mode: Mode(words[0] >> 14 & 3), Prio: prioOf(words[0]), Crashes: uint8(words[0]),
 		Hop: uint16(words[1] >> 32 & MaxHop), Attempt: uint16(words[1] >> 16), Token: uint32(words[3]),
 		Arg: uint16(words[1]), Arg2: uint16(words[6]), Flags: Flags(words[2]),
 		Payload:   Ref{uint32(words[4] >> 32), uint32(words[4]), uint32(words[7] >> 32)},
@@ -220,6 +220,11 @@ func Decode(words []uint64, run uint64) (Record, error) {
 	}
 	return r, nil
 }
+
+// kindOf and prioOf look at the first word of a record that may not be one.
+func kindOf(word uint64) Kind { return Kind(word >> 16 & 31) }
+
+func prioOf(word uint64) uint8 { return uint8(word >> 8 & 63) }
 
 // decodeAt reads the record that belongs at a place of a log, or says why the
 // words there are not it.

@@ -31,9 +31,9 @@ type recovery struct {
 	// common is the lowest one: what stands above it was never in all copies,
 	// so it was never acknowledged, and it is no loss if it is gone.
 	common  uint64
-	found   findings
-	arenas  [][]byte
-	data    [][]byte // Payloads by the places of their tasks.
+	read    sources
+	origins []origin // Of payloads, by the places of their tasks.
+	all     []int32  // The places in the order of the queue, which no longer changes.
 	reports []Effect
 	asked   bool // An effect of this recovery is not answered yet.
 	blocked bool // There was no room; the next tick tries again.
@@ -267,8 +267,7 @@ func (n *Node) hurry() {
 	}
 }
 
-// absorb takes what one region holds. Any copy of a record will do that proves
-// valid: two copies with one hole each, at different places, make a whole.
+// absorb takes what one region holds.
 func (n *Node) absorb(l *log, ev *Event) {
 	rec := l.rec
 	if rec.at == 0 {
@@ -278,11 +277,11 @@ func (n *Node) absorb(l *log, ev *Event) {
 		rec.best = max(rec.best, UnpackCommit(ev.Word).Tail)
 	}
 	if ev.OK && uint64(len(ev.Slots)) >= n.cfg.Slots*RecordWords {
-		one := n.mut&mutTruncate != 0 && (rec.found.n > 0 || UnpackCommit(ev.Word).Tail < rec.best)
+		one := n.mut&mutTruncate != 0 && (len(rec.read.rings) > 0 || UnpackCommit(ev.Word).Tail < rec.best)
 		if !rec.self && !one {
-			rec.scan(ev, n.cfg, rec.best)
+			rec.read.rings = append(rec.read.rings, ev.Slots)
 		}
-		rec.arenas = append(rec.arenas, ev.Arena)
+		rec.read.arenas = append(rec.read.arenas, ev.Arena)
 	}
 	rec.at++
 	if rec.at == len(rec.sources) {
@@ -304,13 +303,8 @@ func (n *Node) measure(l *log) {
 	if n.mut&mutShortestLog != 0 && lowest < rec.best {
 		rec.best = lowest
 	}
-	rec.found = newFindings(rec.best-min(rec.best, n.cfg.Slots), rec.best)
-	if rec.self || rec.best == 0 {
-		return // Nothing is rebuilt.
-	}
-	n.scratch.take(n, l)
-	if s := n.scratch.of(l); s != nil {
-		rec.found.spare = s.records
+	if !rec.self && rec.best > 0 {
+		n.scratch.take(n, l)
 	}
 }
 
@@ -322,17 +316,19 @@ func (n *Node) rebuild(l *log) {
 	if !rec.self {
 		l.q = newQueue(n.cfg.Run)
 		n.replay(l)
+		rec.all = l.q.inOrder()
 		n.inherit(l)
+	} else {
+		rec.all = l.q.inOrder()
 	}
-	rec.data = make([][]byte, len(l.q.tasks))
-	for _, i := range l.q.sorted() {
+	rec.origins = room(rec.origins, len(l.q.tasks), n.scratch.of(l).lent().origins)[:len(l.q.tasks)]
+	for _, i := range rec.all {
 		t := &l.q.tasks[i]
 		if t.Payload.Bytes == 0 {
 			continue
 		}
-		data, ok := rec.payload(l, t.Payload)
-		if ok {
-			rec.data[t.place] = data
+		var ok bool
+		if rec.origins[t.place], ok = rec.find(l, t.Payload); ok {
 			continue
 		}
 		t.Payload = Ref{}
@@ -345,21 +341,7 @@ func (n *Node) rebuild(l *log) {
 			l.q.end(t, StateLost)
 		}
 	}
-	rec.found, rec.arenas = findings{}, nil
-}
-
-func (rec *recovery) payload(l *log, ref Ref) ([]byte, bool) {
-	for _, arena := range rec.arenas {
-		if data, ok := ref.Read(arena); ok {
-			return data, true
-		}
-	}
-	for i := range l.unstored {
-		if data, ok := l.unstored[i].read(ref); ok {
-			return data, true
-		}
-	}
-	return nil, false
+	rec.read.rings = nil
 }
 
 func (rec *recovery) report(log Core, t *task, reason uint64) {
@@ -377,22 +359,12 @@ func (n *Node) replay(l *log) {
 		rec.reports = append(rec.reports, Effect{Kind: EffectReport, Log: l.id, Seq: LossLog})
 		return
 	}
-	oldest := rec.best - min(rec.best, n.cfg.Slots)
-	start := rec.best
-	entries, prio := 0, uint8(0)
-	for start > oldest {
-		start--
-		if rec.begins(start) {
-			break
-		}
-		if r := rec.found.at(start); r != nil && (r.Kind == KindEnqueue || r.Kind == KindSnapTask) {
-			entries, prio = entries+1, r.Prio
-		}
-	}
+	start, entries, prio := rec.start(&n.cfg)
 	l.q.reserve(entries, prio, n.scratch.of(l))
+	var r Record
 	for seq := start; seq < rec.best; seq++ {
-		if r := rec.found.at(seq); r != nil {
-			l.q.replay(r)
+		if rec.record(&n.cfg, seq, &r) {
+			l.q.replay(&r)
 			continue
 		}
 		if n.mut&mutTruncate != 0 && seq > start {
@@ -409,7 +381,7 @@ func (n *Node) replay(l *log) {
 func (n *Node) inherit(l *log) {
 	rec := l.rec
 	gone := rec.ward.Incarnation == 0 || n.gone(rec.ward.Core, rec.ward.Incarnation)
-	for _, i := range l.q.sorted() {
+	for _, i := range rec.all {
 		t := &l.q.tasks[i]
 		if t.state != StateClaimed {
 			continue
@@ -492,20 +464,25 @@ func (n *Node) copyOut(l *log) {
 		})
 	}
 	size := 0
-	for _, data := range l.rec.data {
-		size += int(cells(len(data))) * CellBytes
+	for _, i := range l.rec.all {
+		size += int(cells(int(l.q.tasks[i].Payload.Bytes))) * CellBytes
 	}
 	// Memory for all of it at once: to grow step by step is to copy it twice.
 	var spare Scratch
-	if s := n.scratch.of(l); s != nil && !l.rec.self {
-		spare = *s
+	if !l.rec.self {
+		spare = n.scratch.of(l).lent()
 	}
 	l.words, l.data = room(l.words, (int(l.q.records())+4)*RecordWords, spare.words), room(l.data, size, spare.data)
+	var ok bool
 	l.next, l.head, l.sent, l.payloads, l.freed = 0, 0, 0, l.payloads[:0], l.freed[:0]
 	l.arena = newArena(n.cfg.Cells)
-	for _, i := range l.q.sorted() {
+	for _, i := range l.rec.all {
 		t := &l.q.tasks[i]
-		if t.Payload, _ = n.store(l, l.rec.data[t.place]); t.Payload.Bytes != uint32(len(l.rec.data[t.place])) {
+		if t.Payload.Bytes == 0 {
+			continue
+		}
+		data := l.rec.payload(l, l.rec.origins[t.place], t.Payload.Bytes)
+		if t.Payload.Cell, ok = n.put(l, data); !ok {
 			panic("protocol: payloads that fitted one arena do not fit another")
 		}
 	}
@@ -535,7 +512,7 @@ func (n *Node) activated(l *log, ev *Event) {
 	l.words, l.sent = l.words[:0], 0
 	l.published = l.next
 	l.doomed = nil
-	for _, i := range l.q.sorted() {
+	for _, i := range rec.all {
 		t := &l.q.tasks[i]
 		if t.seq = 0; t.state.Terminal() && t.collected {
 			l.doomed = append(l.doomed, t.ID)
@@ -564,6 +541,13 @@ func (n *Node) handOver(l *log) {
 
 // sorted returns the places of all entries in the order of the queue.
 func (q *queue) sorted() []int32 { return q.appendSorted(make([]int32, 0, q.index.n)) }
+
+// inOrder is sorted for who appends no record while he walks: an append may take a
+// snapshot, which walks in the same memory.
+func (q *queue) inOrder() []int32 {
+	q.all = q.appendSorted(q.all[:0])
+	return q.all
+}
 
 // appendSorted appends them to an empty slice.
 func (q *queue) appendSorted(all []int32) []int32 {

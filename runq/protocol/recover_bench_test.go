@@ -6,7 +6,8 @@ import (
 )
 
 // What a taker computes, effects apart: it seals and reads two copies, decodes
-// them, rebuilds the queue and writes a snapshot of it into a fresh region.
+// them, rebuilds the queue and makes a snapshot of it for a fresh region. Its memory
+// is ready, as a worker's is.
 func BenchmarkTakeover(b *testing.B) {
 	for _, waiting := range []int{100, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
@@ -22,12 +23,14 @@ func BenchmarkTakeover(b *testing.B) {
 				m.step(0, evs[:n]...)
 				evs = evs[n:]
 			}
+			scratch, buf := make([]byte, ScratchBytes(cfg.Geometry)), make([]Effect, 0, LongestProgram(cfg.Geometry, cfg.K))
 			for b.Loop() {
 				b.StopTimer()
 				taker := m.nodes[1].Clone()
+				taker.Lend(NewScratch(cfg.Geometry, scratch))
 				control := Control{append([]uint64(nil), m.control.Arbiters...), m.control.Incarnations, m.control.Heartbeats}
 				b.StartTimer()
-				program := taker.Step(&Event{Kind: EventExited, Now: taker.now + 1, Core: 0, Incarnation: 1, Crashed: true}, nil)
+				program := taker.Step(&Event{Kind: EventExited, Now: taker.now + 1, Core: 0, Incarnation: 1, Crashed: true}, buf)
 				for !taker.Serves(0) {
 					if len(program) == 0 {
 						b.Fatal("nothing follows")
@@ -44,7 +47,7 @@ func BenchmarkTakeover(b *testing.B) {
 					default:
 						b.Fatalf("%v ends a program", e.Kind)
 					}
-					program = taker.Step(&result, nil)
+					program = taker.Step(&result, buf)
 				}
 			}
 		})

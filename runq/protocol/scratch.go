@@ -7,7 +7,8 @@ import "unsafe"
 // at a time, whose queue then lives there; a further one takes memory from the heap.
 // Nothing in it refers to other memory.
 type Scratch struct {
-	records []Record
+	origins []origin
+	all     []int32
 	tasks   []task
 	places  []int32
 	ring    []laneEntry
@@ -41,7 +42,8 @@ func NewScratch(g Geometry, memory []byte) *Scratch {
 // carve deals memory out, or only counts it where there is none.
 func (s *Scratch) carve(g Geometry, memory []byte) (used int) {
 	entries := int(g.capacity())
-	carveOut(&s.records, int(g.Slots)+findingsBlock, memory, &used)
+	carveOut(&s.origins, entries, memory, &used)
+	carveOut(&s.all, entries, memory, &used)
 	carveOut(&s.tasks, entries, memory, &used)
 	carveOut(&s.places, 2*entries, memory, &used)
 	carveOut(&s.ring, entries, memory, &used)
@@ -78,6 +80,14 @@ func (s *Scratch) of(l *log) *Scratch {
 	return s
 }
 
+// lent is what a log may use of the scratch that it has, or has not.
+func (s *Scratch) lent() Scratch {
+	if s == nil {
+		return Scratch{}
+	}
+	return *s
+}
+
 // reserve makes room for so many entries of an empty queue, most of which come to
 // the lane prio. Without a scratch it is of the heap.
 func (q *queue) reserve(n int, prio uint8, s *Scratch) {
@@ -89,7 +99,7 @@ func (q *queue) reserve(n int, prio uint8, s *Scratch) {
 		q.tasks, q.index.places = make([]task, 0, n), make([]int32, size)
 		return
 	}
-	q.tasks, q.index.places = s.tasks[:0], s.places[:size]
+	q.tasks, q.index.places, q.all = s.tasks[:0], s.places[:size], s.all[:0]
 	clear(q.index.places)
 	ring := minLane
 	for ring < n {

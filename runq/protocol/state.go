@@ -35,7 +35,8 @@ func (l *log) clone() *log {
 	if l.rec != nil {
 		rec := *l.rec
 		rec.victims, rec.sources, rec.words = slices.Clone(rec.victims), slices.Clone(rec.sources), slices.Clone(rec.words)
-		rec.found, rec.arenas, rec.data = rec.found.clone(), slices.Clone(rec.arenas), slices.Clone(rec.data)
+		rec.read = sources{slices.Clone(rec.read.rings), slices.Clone(rec.read.arenas)} // What they refer to stays.
+		rec.origins, rec.all = slices.Clone(rec.origins), slices.Clone(rec.all)
 		rec.reports = slices.Clone(rec.reports)
 		c.rec = &rec
 	}
@@ -70,7 +71,7 @@ func (n *Node) AppendState(b []byte) []byte {
 	}
 	for _, l := range n.logs {
 		if b = put(b, flag(l != nil)); l != nil {
-			b = l.appendState(b)
+			b = l.appendState(b, &n.cfg)
 		}
 	}
 	return b
@@ -90,7 +91,7 @@ func flag(b bool) uint64 {
 	return 0
 }
 
-func (l *log) appendState(b []byte) []byte {
+func (l *log) appendState(b []byte, cfg *Config) []byte {
 	b = put(b, uint64(l.epoch), uint64(l.stage), l.word.Pack(), l.next, l.head, l.published, flag(l.wanted), uint64(l.giving))
 	for i, m := range l.members {
 		b = put(b, uint64(m), uint64(l.lives[i]))
@@ -111,8 +112,11 @@ func (l *log) appendState(b []byte) []byte {
 		for _, w := range rec.words {
 			b = put(b, w.Pack())
 		}
-		for seq, r := range rec.found.all {
-			b = put(b, seq, uint64(r.Kind), r.ID.N)
+		var r Record
+		for seq := rec.best; len(rec.read.rings) > 0 && seq > rec.best-min(rec.best, cfg.Slots) && !rec.begins(cfg, seq); {
+			if seq--; rec.record(cfg, seq, &r) {
+				b = put(b, seq, uint64(r.Kind), r.ID.N)
+			}
 		}
 		b = put(b, uint64(len(rec.reports)))
 	}
@@ -131,8 +135,7 @@ func (q *queue) appendState(b []byte) []byte {
 // QueueOf rebuilds a log from the words of one region, for checks that trust no
 // node's memory: the state of each task, and whether an ID was ever seen.
 func QueueOf(cfg Config, region RegionID, commit CommitWord, slots []uint64) (state func(TaskID) TaskState, seen func(TaskID) bool) {
-	rec := &recovery{epoch: region.Epoch, best: commit.Tail, found: newFindings(commit.Tail-min(commit.Tail, cfg.Slots), commit.Tail), sources: []Core{region.Host}}
-	rec.scan(&Event{Slots: slots}, cfg, rec.best)
+	rec := &recovery{epoch: region.Epoch, best: commit.Tail, read: sources{rings: [][]uint64{slots}}, sources: []Core{region.Host}}
 	n := &Node{cfg: cfg, views: make([]view, cfg.Cores), logs: make([]*log, cfg.Cores)}
 	l := &log{id: region.Log, q: newQueue(cfg.Run), rec: rec}
 	n.replay(l)

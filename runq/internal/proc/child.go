@@ -29,6 +29,18 @@ type Started struct {
 	Opener *os.File
 	Index  int
 	Life   uint64
+
+	knell *knell
+}
+
+// TellEnd has the kernel tell the opener at once when the calling goroutine's thread
+// ends, which is this goroutine's from now on. Without it the opener hears of the
+// worker's death when all its memory is taken apart.
+func (s *Started) TellEnd() error {
+	if err := s.knell.hang(); err != nil {
+		return fmt.Errorf("have the kernel tell the worker's end: %w", err)
+	}
+	return nil
 }
 
 // Child reports whether this process was spawned as a worker. It must come first
@@ -57,12 +69,16 @@ func Child() (*Started, bool, error) {
 	}
 	_ = boot.conn.SetReadDeadline(time.Now().Add(helloPatience)) // A socket that refuses fails below.
 	hello, err := boot.Receive()
-	if err != nil || hello.Kind != kindHello || string(hello.Data) != token || len(hello.Files) != 1 {
+	if err != nil || hello.Kind != kindHello || string(hello.Data) != token || len(hello.Files) != 2 {
 		closeAll(hello.Files)
 		return nil, true, errors.Join(ErrNotSpawned, err, boot.Close())
 	}
 	if err := boot.conn.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, net.ErrClosed) {
 		return nil, true, err
 	}
-	return &Started{boot, hello.Files[0], hello.Peer, hello.Life}, true, nil
+	page, err := mapKnell(hello.Files[1])
+	if err = errors.Join(err, hello.Files[1].Close()); err != nil {
+		return nil, true, err
+	}
+	return &Started{boot, hello.Files[0], hello.Peer, hello.Life, page}, true, nil
 }

@@ -47,9 +47,11 @@ type Worker struct {
 
 	pidfd  *os.File
 	cmd    *exec.Cmd
+	knell  *knell
 	killed atomic.Bool
 	done   chan struct{}
 	exit   Exit
+	over   chan struct{}
 	once   sync.Once
 }
 
@@ -78,8 +80,13 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 		return nil, errors.Join(err, boot.Close())
 	}
 	defer self.Close()
+	page, err := newKnell()
+	if err != nil {
+		return nil, errors.Join(err, boot.Close())
+	}
+	defer page.Close()
 	token := rand.Text()
-	if err := boot.Send(Message{Kind: kindHello, Peer: index, Life: life, Data: []byte(token), Files: []*os.File{self}}); err != nil {
+	if err := boot.Send(Message{Kind: kindHello, Peer: index, Life: life, Data: []byte(token), Files: []*os.File{self, page}}); err != nil {
 		return nil, errors.Join(err, boot.Close())
 	}
 	fd := -1
@@ -98,11 +105,16 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, boot.Close())
 	}
-	w := &Worker{Index: index, Life: life, Boot: boot, cmd: cmd, done: make(chan struct{})}
-	died, err := w.watch(fd)
+	w := &Worker{Index: index, Life: life, Boot: boot, cmd: cmd, done: make(chan struct{}), over: make(chan struct{})}
+	w.knell, err = mapKnell(page)
+	var died <-chan struct{}
+	if err == nil {
+		died, err = w.watch(fd)
+	}
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), boot.Close())
 	}
+	go w.listen(died)
 	go w.reap(died, lines)
 	return w, nil
 }
@@ -122,10 +134,34 @@ func (w *Worker) watch(fd int) (<-chan struct{}, error) {
 	return died, nil
 }
 
+// overPoll is how often a process that ends is looked at, until it is over.
+const overPoll = 200 * time.Microsecond
+
+// listen notices that the worker is over. It has the page to itself once the
+// process is dead, since reap rings then.
+func (w *Worker) listen(died <-chan struct{}) {
+	w.knell.await()
+	tick := time.NewTicker(overPoll)
+	defer tick.Stop()
+	// The number is ours until the process is reaped, which follows its death.
+	for dead := false; !dead && !over(w.cmd.Process.Pid); {
+		select {
+		case <-died:
+			dead = true
+		case <-tick.C:
+		}
+	}
+	close(w.over)
+	<-w.done
+	_ = w.knell.unmap() // A page more or less.
+}
+
 // reap waits for the death by pidfd first: the descriptor that package os waits
 // on is the same open file and does not block.
 func (w *Worker) reap(died <-chan struct{}, lines *lineLogger) {
 	<-died
+	w.knell.ring()
+	<-w.over         // Whoever looks at the process's number is done with it.
 	_ = w.cmd.Wait() // The state says more than the error.
 	if lines != nil {
 		lines.flush()
@@ -145,6 +181,18 @@ func (w *Worker) PID() int { return w.cmd.Process.Pid }
 
 // Done is closed when the worker is dead and waited for.
 func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Over waits until no thread of the worker will perform one more instruction, and
+// says how it ended. A worker that was killed is over before it is dead, by the time
+// that the kernel takes for its memory. One that ends in another way is over when
+// Done is closed.
+func (w *Worker) Over() Exit {
+	<-w.over
+	if Exited(w.pidfd) {
+		return w.Exit()
+	}
+	return Exit{Code: -1, Signal: syscall.SIGKILL, Ours: w.killed.Load()}
+}
 
 // Exit says how the worker ended. It waits for Done. Whether the kill was ours is
 // looked up at each call, so an announcement that arrives late still counts.

@@ -102,8 +102,9 @@ func fill(file *os.File, m mapping) error {
 }
 
 // Ready returns zeroed memory of this process whose pages are there, huge ones where
-// the kernel has them. It begins on a page, and is never given back: workers end
-// with what they have.
+// the kernel has them, and touched: below a hypervisor that shadows page tables, the
+// kernel's having them is not all that a first access waits for. It begins on a page,
+// and is never given back: workers end with what they have.
 func Ready(bytes int) []byte {
 	memory, err := unix.Mmap(-1, 0, bytes+hugeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -113,5 +114,8 @@ func Ready(bytes int) []byte {
 	memory = memory[off : off+bytes : off+bytes]
 	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
 	_ = unix.Madvise(memory, unix.MADV_POPULATE_WRITE) // Else each comes when it is touched.
+	for at := 0; at < len(memory); at += os.Getpagesize() {
+		memory[at] = 0
+	}
 	return memory
 }

@@ -223,15 +223,20 @@ func (m *Memory) Restore(host protocol.Core) error {
 	return nil
 }
 
+// Touch reads each page of a core's memory once, for the reason of [Ready].
+func (m *Memory) Touch(host protocol.Core) {
+	for at := 0; at < len(m.hosts[host]); at += os.Getpagesize() / 8 {
+		atomic.LoadUint64(&m.hosts[host][at])
+	}
+}
+
 // Placement asks the kernel where the pages of a core's memory are. It touches
 // them: of others the kernel tells nothing to this process.
 func (m *Memory) Placement(host protocol.Core) (numa.Placement, error) {
 	if int(host) >= len(m.hosts) {
 		return numa.Placement{}, fmt.Errorf("find pages: there is no core %d of %d", host, len(m.hosts))
 	}
-	for i := 0; i < len(m.hosts[host]); i += os.Getpagesize() / 8 {
-		atomic.LoadUint64(&m.hosts[host][i])
-	}
+	m.Touch(host)
 	return numa.SlicePlacement(m.hosts[host])
 }
 
