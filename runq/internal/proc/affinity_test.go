@@ -122,7 +122,7 @@ func TestResetAffinity(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, w.Done(), "the death")
-	for name, do := range map[string]func(*os.File) error{"reset": ResetAffinity, "kill": ForceKill} {
+	for name, do := range map[string]func(*os.File) error{"reset": ResetAffinity, "move": moveHere} {
 		if err := do(w.Pidfd()); !errors.Is(err, ErrExited) {
 			t.Errorf("%s of a dead process: %v", name, err)
 		}

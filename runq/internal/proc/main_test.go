@@ -25,6 +25,8 @@ const (
 	roleCount   = "count"    // says when it is up, counts items and tells the count
 	rolePrint   = "print"    // prints and ends
 	roleNoDeath = "no death" // echoes, and takes its parent death signal back
+	roleSpin    = "spin"     // counts in shared memory, on several threads
+	roleLoopEnd = "loop end" // the same, and the thread ends that tells of its end
 )
 
 // What rolePrint prints.
@@ -81,6 +83,8 @@ func work(s *Started) int {
 		fmt.Fprint(os.Stderr, printedErr)
 		fmt.Print(printedLast)
 		return 0
+	case roleSpin, roleLoopEnd:
+		return spinningWorker(s)
 	}
 	return echoWorker(s)
 }

@@ -147,23 +147,15 @@ func pidOf(fd int) (int, error) {
 	return 0, errors.New("it is no pidfd")
 }
 
-// ForceKill is Kill for a process whose CPUs may be kept by real-time threads: it
-// kills, which is enough where there is a CPU to die on, then moves the threads to
+// moveHere moves the threads of a process, whose CPUs real-time threads may keep, to
 // the CPU that it runs on itself, which so is known to serve ordinary threads, and
 // lets them run anywhere. A wider affinity alone would leave them where they were
-// until the kernel balances. It does not wait, and a process that cannot be moved
-// is killed all the same.
-func ForceKill(pidfd *os.File) error {
-	if err := Kill(pidfd); err != nil {
-		return err
-	}
+// until the kernel balances.
+func moveHere(pidfd *os.File) error {
 	var here unix.CPUSet
 	here.Set(numa.CurrentCPU())
 	// Both may meet a process that is gone.
-	if err := errors.Join(setAffinity(pidfd, here), ResetAffinity(pidfd)); err != nil && !errors.Is(err, ErrExited) {
-		return err
-	}
-	return nil
+	return errors.Join(setAffinity(pidfd, here), ResetAffinity(pidfd))
 }
 
 // ResetAffinity lets all threads of a process run on every CPU that its cpuset

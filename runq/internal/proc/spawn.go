@@ -209,13 +209,29 @@ func (w *Worker) Exit() Exit {
 // it is.
 func (w *Worker) ExpectKill() { w.killed.Store(true) }
 
-// Kill kills the worker as ForceKill does. It does not wait.
+// moveAfter is how long a worker that was killed may take to be over before it is
+// moved to another CPU. Most need no help to die, and one that is moved dies on a
+// CPU that others want.
+const moveAfter = 2 * time.Millisecond
+
+// Kill kills the worker. If it is not over soon, because real-time threads keep its
+// CPU, it is moved to one where it gets to die. Kill does not wait.
 func (w *Worker) Kill() error {
 	w.killed.Store(true)
-	if err := ForceKill(w.pidfd); err != nil && !errors.Is(err, ErrExited) {
-		return err
+	err := Kill(w.pidfd)
+	if errors.Is(err, ErrExited) {
+		return nil
 	}
-	return nil
+	if err == nil {
+		time.AfterFunc(moveAfter, func() {
+			select {
+			case <-w.over:
+			default:
+				_ = moveHere(w.pidfd) // It is killed all the same.
+			}
+		})
+	}
+	return err
 }
 
 // Close kills the worker, waits for it and closes what belongs to it.
