@@ -2,10 +2,9 @@ package protocol
 
 import "testing"
 
-// A log begins at its last whole snapshot as long as one copy has the snapshot's
-// first record, whatever stands in its place in the others; where no copy has it,
-// what can be read is kept and the rest reported.
-func TestSnapshotBeginsInAnyCopy(t *testing.T) {
+// The first record of the last snapshot may be damaged in one copy; where no copy has
+// it, that is reported, and what the snapshot says is kept all the same.
+func TestSnapshotWithoutItsBeginning(t *testing.T) {
 	for _, damaged := range []int{1, 2} {
 		m := newMachine(t, testConfig(2, 2), 0)
 		early, _ := m.submit(0, Record{}, "early") // In the snapshot alone, soon.
