@@ -16,6 +16,10 @@
 // clone(2) and SCM_RIGHTS and never from a number that was stored, so they can
 // not mean a stranger who got the number later.
 //
+// A worker that was killed is over, see [Worker.Over], as soon as all its threads are
+// on their way out of the kernel, which is milliseconds before its pidfd tells. A
+// robust futex of its loop's thread says when to look.
+//
 // The parent death signal kills no worker: the kernel sends it when the thread
 // that forked dies, not its process, and threads of a Go program come and go; and
 // it would leave no grace to what a worker has begun. A worker watches the

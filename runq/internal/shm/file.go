@@ -106,16 +106,17 @@ func fill(file *os.File, m mapping) error {
 // kernel's having them is not all that a first access waits for. It begins on a page,
 // and is never given back: workers end with what they have.
 func Ready(bytes int) []byte {
-	memory, err := unix.Mmap(-1, 0, bytes+hugeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	whole := (bytes + hugeBytes - 1) &^ (hugeBytes - 1) // Small pages at the end would be as many again.
+	memory, err := unix.Mmap(-1, 0, whole+hugeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return make([]byte, bytes)
 	}
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(memory))) & (hugeBytes - 1))
-	memory = memory[off : off+bytes : off+bytes]
+	memory = memory[off : off+whole]
 	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
 	_ = unix.Madvise(memory, unix.MADV_POPULATE_WRITE) // Else each comes when it is touched.
 	for at := 0; at < len(memory); at += os.Getpagesize() {
 		memory[at] = 0
 	}
-	return memory
+	return memory[:bytes:bytes]
 }
