@@ -30,7 +30,7 @@ func TestExactBios(t *testing.T) {
 	for _, tt := range []struct {
 		substrate, mirror string
 		copies            int
-	}{{"loop", "btrfs-raid1c3", 3}, {"zram", "btrfs-raid1", 2}} {
+	}{{"loop", "btrfs-raid1", 2}, {"loop", "btrfs-raid1c3", 3}, {"zram", "btrfs-raid1", 2}} {
 		t.Run(tt.substrate+"/"+tt.mirror, func(t *testing.T) {
 			if tt.substrate == "zram" {
 				testkit.Need(t, testkit.Zram)
