@@ -112,7 +112,11 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 		died, err = w.watch(fd)
 	}
 	if err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), boot.Close())
+		err = errors.Join(err, cmd.Process.Kill(), cmd.Wait(), boot.Close())
+		if w.knell != nil {
+			err = errors.Join(err, w.knell.unmap())
+		}
+		return nil, err
 	}
 	go w.listen(died)
 	go w.reap(died, lines)
