@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coreplica/coreplica/runq/bench"
 )
@@ -27,7 +26,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	implementation := flags.String("impl", "", "implementations to run besides the channel, with commas (default all)")
 	rounds := flags.Int("rounds", 10, "rounds of blocks")
-	length := flags.Duration("length", 30*time.Millisecond, "length of a block")
+	length := flags.Duration("length", 0, "length of a block (default 30ms in the mode cycle, 300ms in others)")
 	seed := flags.Uint64("seed", 1, "seed of the order")
 	format := flags.String("o", "table", "output: table, json (one object a line) or bench")
 	if err := flags.Parse(args); err != nil {

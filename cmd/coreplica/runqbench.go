@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/coreplica/coreplica/mirrorcost"
 	"github.com/coreplica/coreplica/runq/bench"
 	"github.com/coreplica/coreplica/runq/chaos"
 )
@@ -28,8 +29,10 @@ result: a buffered channel with one goroutine, a pool behind a channel, the
 protocol alone with one, two and three copies, and the queue itself, with
 goroutines and with processes as workers, with results that are waited for and
 without. They run in short blocks, in turn; a
-ratio is the median over blocks of one round, with its 95 percent interval. Other
-pools are compared in the benchmarks module.
+ratio is the median over blocks of one round, with its 95 percent interval. Blocks
+take 30 ms where one goroutine does all, and 300 ms where others work, so that the
+wait for a block's last task does not count: half a minute for all. Other pools are
+compared in the benchmarks module.
 
 With --growth, say how the protocol's cost grows with cores, copies and tasks that
 wait. With --takeovers, fail a worker process again and again, memory and all,
@@ -43,7 +46,7 @@ takeover, of which the first claim of an inherited task is the last.`,
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&p.Rounds, "rounds", 10, "rounds of blocks")
-	flags.DurationVar(&p.Length, "length", 30*time.Millisecond, "length of a block")
+	flags.DurationVar(&p.Length, "length", 0, "length of a block (default 30ms in the mode cycle, 300ms in others)")
 	flags.Uint64Var(&p.Seed, "seed", 1, "seed of the order")
 	flags.BoolVar(&growth, "growth", false, "compare sizes instead")
 	flags.StringVar(&mode, "mode", "", "only these beside the channel: cycle, threads, processes or detached")
@@ -55,8 +58,8 @@ takeover, of which the first claim of an inherited task is the last.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		w := cmd.OutOrStdout()
 		switch {
-		case p.Rounds < 1 || p.Length <= 0 || takeovers < 0 || queued < 1 || lease <= 0:
-			return usageError(errors.New("--rounds, --length, --queued and --lease must be above zero"))
+		case p.Rounds < 1 || p.Length < 0 || takeovers < 0 || queued < 1 || lease <= 0:
+			return usageError(errors.New("--rounds, --queued and --lease must be above zero, and --length not below"))
 		case (growth || takeovers > 0) && output.value == "bench":
 			return usageError(errors.New("-o bench is for the comparison of queues alone"))
 		case takeovers > 0:
@@ -71,13 +74,29 @@ takeover, of which the first claim of an inherited task is the last.`,
 		if all = chosen(all, mode); len(all) < 2 {
 			return usageError(fmt.Errorf("there is no --mode %q: want threads, cycle, processes or detached", mode))
 		}
+		progress := newMeter(cmd.ErrOrStderr())
+		p.Progress = tellRounds(progress, p.Rounds)
 		rows, err := bench.Compare(all, p)
+		progress.close()
 		if err != nil {
 			return err
 		}
 		return bench.Write(w, rows, output.value)
 	}
 	return cmd
+}
+
+// tellRounds returns what tells a meter of each round that begins.
+func tellRounds(m *meter, rounds int) func(round int) {
+	begin := time.Now()
+	return func(round int) {
+		if round == 0 {
+			return // Nobody knows yet how long it takes.
+		}
+		done := float64(round) / float64(rounds+1)
+		left := time.Duration(float64(time.Since(begin)) * (1 - done) / done)
+		m.tell(mirrorcost.Progress{Phase: fmt.Sprintf("round %d of %d", round, rounds), Done: done, Left: left})
+	}
 }
 
 // chosen returns the channel that all are compared with, and those of one mode.

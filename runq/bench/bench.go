@@ -46,10 +46,29 @@ type Instance struct {
 type Plan struct {
 	// Rounds is how often each contender runs. 0 means 10.
 	Rounds int
-	// Length is how long a block takes, about. 0 means 30 ms.
+	// Length is how long a block takes, about. 0 means [ShortBlock] for contenders in
+	// the mode cycle and [LongBlock] for others.
 	Length time.Duration
 	// Seed draws the order.
 	Seed uint64
+	// Progress is called before each round, the first of which, 0, warms up. It may
+	// be nil.
+	Progress func(round int)
+}
+
+// A block of workers beside the submitter ends with a wait for the last task, which
+// must be nothing beside the rest.
+const (
+	ShortBlock = 30 * time.Millisecond
+	LongBlock  = 300 * time.Millisecond
+)
+
+// length returns how long a contender's blocks take.
+func (p *Plan) length(c *Contender) time.Duration {
+	if c.Mode == "cycle" {
+		return cmp.Or(p.Length, ShortBlock)
+	}
+	return cmp.Or(p.Length, LongBlock)
 }
 
 // Row is what was found about a contender.
@@ -79,7 +98,6 @@ const maxChunk = 1 << 20
 // Compare runs the contenders against each other.
 func Compare(all []Contender, p Plan) (rows []Row, err error) {
 	p.Rounds = cmp.Or(p.Rounds, 10)
-	p.Length = cmp.Or(p.Length, 30*time.Millisecond)
 	instances := make([]Instance, 0, len(all))
 	defer func() {
 		for i, inst := range instances {
@@ -101,8 +119,13 @@ func Compare(all []Contender, p Plan) (rows []Row, err error) {
 		chunks[i] = Batch
 	}
 	var failed error
+	blocks := 0
 	times := paired.Run(len(all), p.Rounds, p.Seed, func(i int) float64 {
-		ns, chunk, err := block(instances[i], chunks[i], p.Length)
+		if p.Progress != nil && blocks%len(all) == 0 {
+			p.Progress(blocks / len(all))
+		}
+		blocks++
+		ns, chunk, err := block(instances[i], chunks[i], p.length(&all[i]))
 		if err != nil && failed == nil {
 			failed = fmt.Errorf("run %s with %d copies: %w", all[i].Name, all[i].K, err)
 		}

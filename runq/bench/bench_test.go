@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,33 @@ func counted(name string, k, work int, ran *int, closed *int) Contender {
 			Close: func() error { *closed++; return nil },
 		}, nil
 	}}
+}
+
+// Whoever waits for a comparison hears of each round, the warming one first.
+func TestCompareTellsItsRounds(t *testing.T) {
+	var ran, closed int
+	var rounds []int
+	for n := 1; n <= 2; n++ {
+		all := []Contender{counted(Channel, 1, 1, &ran, &closed), counted("queue", 1, 1, &ran, &closed)}[:n]
+		if _, err := Compare(all, Plan{Rounds: 2, Length: time.Microsecond, Progress: func(round int) { rounds = append(rounds, round) }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []int{0, 1, 2, 0, 1, 2}; !slices.Equal(rounds, want) {
+		t.Errorf("rounds %v, want %v", rounds, want)
+	}
+}
+
+// Blocks in which others work are longer, unless a length is given.
+func TestBlocksAreAsLongAsTheirModeWants(t *testing.T) {
+	for _, c := range []struct {
+		mode        string
+		given, want time.Duration
+	}{{"cycle", 0, ShortBlock}, {"detached", 0, LongBlock}, {"processes", 0, LongBlock}, {"cycle", time.Second, time.Second}, {"detached", 1, 1}} {
+		if got := (&Plan{Length: c.given}).length(&Contender{Mode: c.mode}); got != c.want {
+			t.Errorf("%s, given %v: %v, want %v", c.mode, c.given, got, c.want)
+		}
+	}
 }
 
 // A comparison must see three times the work, and relate it to the right bases.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -164,13 +165,15 @@ func TestTrialNothingIsLost(t *testing.T) {
 		{Tasks: 20_000, Kills: 70, Workers: 4, K: 3, Failpoints: true, Seed: 29, Lease: trialLease},
 		{Tasks: 20_000, Kills: 360, Seed: 31, Lease: trialLease}, // Many find the queue empty: it is fast.
 	} {
-		v := tryFor(t, c, 30*time.Minute)
-		if good, why := v.Good(); !good {
-			t.Errorf("%s\n%v", why, v.Examples)
-		}
-		if v.Kills != c.Kills || c.Kills > 200 && v.TakeoverNs.N < 200 {
-			t.Errorf("the trial was too tame: %+v", v)
-		}
+		t.Run(fmt.Sprintf("%d kills", c.Kills), func(t *testing.T) {
+			v := tryFor(t, c, 30*time.Minute)
+			if good, why := v.Good(); !good {
+				t.Errorf("%s\n%v", why, v.Examples)
+			}
+			if v.Kills != c.Kills || c.Kills > 200 && v.TakeoverNs.N < 200 {
+				t.Errorf("the trial was too tame: %+v", v)
+			}
+		})
 	}
 }
 

@@ -41,7 +41,7 @@ func (n *Node) aborted(ev *Event) {
 			n.emit(*e)
 		case l != nil && l.stage == broken && e.waits():
 			l.held = append(l.held, *e)
-		case l != nil && l.stage == broken && e.Kind == EffectStoreCells:
+		case l != nil && l.stage == broken && e.Kind == EffectStoreCells && n.mut&mutForgetStored == 0:
 			l.unstored = append(l.unstored, storedCells{uint32(e.Seq), slices.Clone(e.Data)})
 		}
 	}

@@ -39,4 +39,5 @@ var mutants = map[string]mutations{
 	"offers told by ID alone": mutHopless,
 	"open attempts handed":    mutHandClaimed,
 	"kept without a CPU":      mutKeepLeft,
+	"unstored forgotten":      mutForgetStored,
 }

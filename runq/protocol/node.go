@@ -105,6 +105,7 @@ const (
 	mutHopless                              // Tell offers apart by ID alone.
 	mutHandClaimed                          // Hand logs over while attempts are under way.
 	mutKeepLeft                             // Go on serving without a CPU.
+	mutForgetStored                         // Drop the payloads that stood behind a publish that failed.
 )
 
 // life is where a node stands in its own life.

@@ -234,7 +234,7 @@ func TestWhoseKill(t *testing.T) {
 		"takeover":              {true, by(unix.SIGKILL), Exit{-1, syscall.SIGKILL, true}},
 		"stranger's kill":       {false, by(unix.SIGKILL), Exit{-1, syscall.SIGKILL, false}},
 		"crash during takeover": {true, by(unix.SIGBUS), Exit{2, 0, false}},
-		"end during takeover":   {true, by(unix.SIGHUP), Exit{-1, syscall.SIGHUP, false}},
+		"end during takeover":   {true, by(unix.SIGTERM), Exit{-1, syscall.SIGTERM, false}}, // Unlike SIGHUP, nohup lets it be.
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _, _ := startIdle(t, newGroup(t), 1)

@@ -13,6 +13,12 @@
 // stands there: another process can write at any time, and a former owner that
 // was fenced still does. What is read is copied first and then checked.
 //
+// Files have the size of the queue's shape and are sealed before anyone else has them,
+// so the kernel lets nobody cut them short: [Attach] refuses a file of another size,
+// and one that is not sealed, with [ErrShape]. What may go at any time is what lies in
+// them, by a hole that is punched: it reads as zeros, which is a region that is not
+// there.
+//
 // The package does not help against a process that writes where it should not:
 // all processes map all of the memory for writing. A checksum tells such damage
 // afterwards, and nothing here prevents it.

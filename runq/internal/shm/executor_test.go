@@ -260,15 +260,7 @@ func TestArbiter(t *testing.T) {
 func TestAttachedMemoryIsTheSame(t *testing.T) {
 	m := shared(t)
 	x, _ := newExecutor(t, m)
-	var files []*os.File
-	for _, f := range m.Files() {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), f.Name()))
-	}
-	other, err := Attach(geometry, files)
+	other, err := Attach(geometry, handed(t, m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,22 +301,14 @@ func TestMemoryIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Attach(geometry, []*os.File{plain}); err == nil {
-		t.Error("too few files are attached")
+	if _, err := Attach(geometry, []*os.File{plain}); !errors.Is(err, ErrShape) {
+		t.Errorf("too few files are attached: %v", err)
 	}
 	m := shared(t)
 	smaller := geometry
 	smaller.Slots = 32
-	var files []*os.File
-	for _, f := range m.Files() {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), f.Name()))
-	}
-	if _, err := Attach(smaller, files); err == nil {
-		t.Error("memory of another shape is attached")
+	if _, err := Attach(smaller, handed(t, m)); !errors.Is(err, ErrShape) {
+		t.Errorf("memory of another shape is attached: %v", err)
 	}
 	if err := m.Files()[1].Truncate(4096); !errors.Is(err, unix.EPERM) {
 		t.Errorf("the file can shrink: %v", err)

@@ -100,6 +100,11 @@ func NewShared(geo protocol.Geometry, name string, nodes []int) (m *Memory, err 
 	return m, nil
 }
 
+// ErrShape is wrapped by the error for files that are not the memory of a shape: of
+// another number or size, or such that they could become shorter. A touch of what lies
+// behind a file's end would end the process.
+var ErrShape = errors.New("memory is of another shape")
+
 // Attach maps memory that another process made. It takes the files over, also
 // where it fails.
 func Attach(geo protocol.Geometry, files []*os.File) (m *Memory, err error) {
@@ -114,7 +119,7 @@ func Attach(geo protocol.Geometry, files []*os.File) (m *Memory, err error) {
 		return m, err
 	}
 	if len(files) != geo.Cores+1 {
-		return m, fmt.Errorf("there are %d files for %d cores and a control page", len(files), geo.Cores)
+		return m, fmt.Errorf("there are %d files for %d cores and a control page: %w", len(files), geo.Cores, ErrShape)
 	}
 	for i, file := range files {
 		bytes := hostWords(geo) * 8
@@ -126,11 +131,11 @@ func Attach(geo protocol.Geometry, files []*os.File) (m *Memory, err error) {
 			return m, err
 		}
 		if info.Size() != int64(bytes) {
-			return m, fmt.Errorf("file %s has %d bytes, want %d: it is of another shape", file.Name(), info.Size(), bytes)
+			return m, fmt.Errorf("file %s has %d bytes, want %d: %w", file.Name(), info.Size(), bytes, ErrShape)
 		}
 		seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
 		if err != nil || seals&unix.F_SEAL_SHRINK == 0 {
-			return m, fmt.Errorf("file %s may shrink under us (seals %#x): %w", file.Name(), seals, errors.Join(err, os.ErrInvalid))
+			return m, fmt.Errorf("file %s may shrink under us (seals %#x): %w", file.Name(), seals, errors.Join(err, ErrShape))
 		}
 		if err := m.mapFile(file, bytes, numa.LocalPolicy()); err != nil {
 			return m, err

@@ -41,6 +41,7 @@ type history struct {
 	done     bool
 	token    uint32 // Of the accepted result.
 	ended    bool   // A record that ends it was published somewhere.
+	toStop   bool   // A snapshot says that its attempt was asked to stop: the record that asked may be in no copy.
 	starts   int
 	maxToken uint32
 	deaths   int // Processes that died by themselves while they ran it.
@@ -233,7 +234,10 @@ func (c *checker) learn(at reign, seq uint64, words [protocol.RecordWords]uint64
 		default:
 			c.task(r.ID).at = place{at, seq, r.Payload}
 			c.task(r.ID).ended = c.task(r.ID).ended || state.Terminal()
+			c.task(r.ID).toStop = c.task(r.ID).toStop || r.Flags&protocol.CancelAsked != 0
 		}
+	case protocol.KindRetry:
+		c.task(r.ID).ended = c.task(r.ID).ended || c.task(r.ID).toStop
 	case protocol.KindDone, protocol.KindCancel, protocol.KindLost:
 		for one := range r.Each {
 			c.task(one.ID).ended = true

@@ -26,6 +26,12 @@ type parcel struct {
 func (s *sim) act() {
 	if len(s.requests) < s.tasks && s.rng.IntN(3) > 0 {
 		log := protocol.Core(s.rng.IntN(s.w.cfg.Cores))
+		if s.crowded {
+			log = 0
+			if s.unresolved() > crowd {
+				return // More than a small ring has room for would be refused.
+			}
+		}
 		for range s.burst() {
 			s.submitNew(log)
 		}
@@ -34,7 +40,7 @@ func (s *sim) act() {
 	if len(s.requests) == 0 {
 		return
 	}
-	if s.rng.IntN(80) == 0 {
+	if !s.crowded && s.rng.IntN(80) == 0 {
 		s.post(protocol.Core(s.rng.IntN(s.w.cfg.Cores)), protocol.Event{Kind: protocol.EventDrain})
 	}
 	r := s.requests[s.rng.IntN(len(s.requests))]
@@ -69,9 +75,22 @@ func (s *sim) ripe(r *request) (more uint16) {
 // to leave, or nothing ends any more.
 const smallArena = 64
 
+// crowd is how many tasks a small ring has at once.
+const crowd = 6
+
+// unresolved counts tasks whose submitters do not know that they ended.
+func (s *sim) unresolved() (n int) {
+	for _, r := range s.requests {
+		if !r.resolved {
+			n++
+		}
+	}
+	return n
+}
+
 // burst draws how many tasks are submitted together.
 func (s *sim) burst() int {
-	if s.rng.IntN(16) > 0 || s.w.cfg.Cells < smallArena {
+	if !s.crowded && s.rng.IntN(16) > 0 || s.w.cfg.Cells < smallArena {
 		return 1
 	}
 	return min(2+s.rng.IntN(12), s.tasks-len(s.requests))
@@ -79,7 +98,7 @@ func (s *sim) burst() int {
 
 // submitNew allocates an ID and submits a task.
 func (s *sim) submitNew(log protocol.Core) {
-	if s.streams[log] == 0 || s.rng.IntN(12) == 0 {
+	if s.streams[log] == 0 || s.rng.IntN(12) == 0 && !s.crowded {
 		if s.streams[log] != 0 {
 			s.broadcast(protocol.Event{Kind: protocol.EventStreamClosed, Core: log, Incarnation: s.streams[log]})
 		}
@@ -87,7 +106,7 @@ func (s *sim) submitNew(log protocol.Core) {
 		s.streams[log], s.numbers[log] = uint32(s.w.incarnations[log]), 0
 	}
 	var id protocol.TaskID
-	if p := s.w.procs[log]; s.rng.IntN(3) == 0 && !p.dead && p.life > 0 {
+	if p := s.w.procs[log]; !s.crowded && s.rng.IntN(3) == 0 && !p.dead && p.life > 0 {
 		id = p.node.Allocate() // The worker submits by itself.
 	} else {
 		s.numbers[log]++
@@ -100,7 +119,7 @@ func (s *sim) submitNew(log protocol.Core) {
 	r := &request{id: id, where: log, task: protocol.Record{
 		ID: id, Mode: protocol.Mode(s.rng.IntN(3)), Prio: uint8(s.rng.IntN(3)),
 	}}
-	if s.rng.IntN(4) == 0 {
+	if s.rng.IntN(4) == 0 || s.crowded {
 		r.task.Flags = protocol.Detached
 	}
 	if s.rng.IntN(4) == 0 {

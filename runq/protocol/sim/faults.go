@@ -82,7 +82,7 @@ func (s *sim) inject() {
 	lease := int64(s.w.cfg.Lease.Length)
 	switch fault {
 	case Crash:
-		if s.survives(p.core) {
+		if !s.crowded && s.survives(p.core) { // There copies are lost where it matters: see strikeCopy.
 			s.describe(p, "crash")
 			s.w.crash(p.core)
 		}
@@ -128,6 +128,7 @@ func (s *sim) strike(p *process) {
 	if p.pc >= len(p.program) {
 		return
 	}
+	s.strikeCopy(p)
 	switch e := &p.program[p.pc]; {
 	case e.Kind == protocol.EffectKill && s.opts.Faults&Kill != 0 && s.rng.IntN(25) == 0:
 		s.describe(p, "kill")
@@ -136,6 +137,30 @@ func (s *sim) strike(p *process) {
 		s.w.check.count("fault", "stubborn")
 		p.stubborn, p.resume = true, s.w.now+int64(s.w.cfg.Lease.Length)*5/2
 	}
+}
+
+// strikeCopy crashes another core just before a batch is published to its memory
+// whose rest, with payloads, comes behind a snapshot: that rest is stored nowhere.
+// The record of a cancel may be among it, and then only a snapshot tells of it.
+func (s *sim) strikeCopy(p *process) {
+	e := &p.program[p.pc]
+	if e.Kind != protocol.EffectPublish || e.Region.Host == p.core || s.opts.Faults&Crash == 0 || !s.parted(p) {
+		return
+	}
+	if host := s.w.procs[e.Region.Host]; !host.dead && s.survives(host.core) {
+		s.w.check.count("fault", "crash under a parted batch")
+		s.describe(host, "crash")
+		s.w.crash(host.core)
+	}
+}
+
+// parted reports whether payloads are stored behind the next publication of the log
+// in the same copy.
+func (s *sim) parted(p *process) bool {
+	e := &p.program[p.pc]
+	return slices.ContainsFunc(p.program[p.pc+1:], func(later protocol.Effect) bool {
+		return later.Kind == protocol.EffectStoreCells && later.Region == e.Region
+	})
 }
 
 // describe counts a fault, and the step of a takeover that it falls before.

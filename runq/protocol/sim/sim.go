@@ -58,6 +58,7 @@ type sim struct {
 	cut      []protocol.Core
 	cutUntil []int64
 	tasks    int
+	crowded  bool // Rings are small, and one log gets many tasks in bursts: snapshots part batches.
 	draining bool
 	steps    int
 }
@@ -108,11 +109,15 @@ func newSim(opts Options) *sim {
 		cfg.Cells = 20 // Offers are refused for want of room.
 	}
 	cfg.MaxCrashes = 1 + rng.IntN(3)
+	crowded, tasks := opts.Seed%8 == 5, 24
+	if crowded {
+		cfg.Slots, cfg.Cells, cfg.K, cfg.MinInSync, cfg.MaxExceptions, tasks = 64, 96, 3, 1, 10, 120
+	}
 	if opts.Begin != nil {
 		opts.Begin(cfg)
 	}
 	s := &sim{
-		opts: opts, rng: rng, w: newWorld(cfg), byID: map[protocol.TaskID]*request{}, tasks: 24,
+		opts: opts, rng: rng, w: newWorld(cfg), byID: map[protocol.TaskID]*request{}, tasks: tasks, crowded: crowded,
 		streams: make([]uint32, cores), numbers: make([]uint64, cores), cut: make([]protocol.Core, cores), cutUntil: make([]int64, cores),
 	}
 	w := s.w
@@ -131,6 +136,9 @@ func newSim(opts Options) *sim {
 		// Swarms of faults hide each other: a zombie is seldom left to wake up.
 		// So some seeds do without those that stop cores for good.
 		s.opts.Faults &^= Crash | Kill | Wedge | Pause | Suspicion
+	}
+	if crowded {
+		s.opts.Faults &^= Kill | Wedge | Pause | Suspicion | Stubborn | Leave | Rot // A ring that is begun anew does not fill.
 	}
 	for core := range cores {
 		s.boot(protocol.Core(core))
@@ -153,7 +161,7 @@ func (s *sim) action() {
 	if !s.draining && s.rng.IntN(60) == 0 {
 		s.inject()
 	}
-	if s.rng.IntN(25) == 0 {
+	if s.rng.IntN(s.seldom()) == 0 {
 		if s.draining {
 			s.ask()
 		} else {
@@ -180,6 +188,14 @@ func (s *sim) action() {
 			s.advance(p)
 		}
 	}
+}
+
+// seldom is how many actions pass between two of submitters.
+func (s *sim) seldom() int {
+	if s.crowded && !s.draining {
+		return 8
+	}
+	return 25
 }
 
 // advance lets a process do its next thing.
@@ -231,6 +247,10 @@ func (s *sim) work(p *process) {
 		limit = 4
 	case 3:
 		limit = 32 // So that a snapshot comes in the midst of it.
+	default:
+		if s.crowded {
+			limit = 32
+		}
 	}
 	for len(evs) < limit {
 		ev, ok := s.finished(p)

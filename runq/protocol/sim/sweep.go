@@ -30,7 +30,7 @@ func Required() map[string][]string {
 		"fault": {
 			"crash", "kill", "pause", "short-pause", "wedge", "stubborn", "suspicion", "loss", "duplicate", "reorder", "partition",
 			"rot", "drift", "message cut off", "answer lost", "killed by a taker", "fenced publish", "publish to a lost copy",
-			"store after losing the log", "leave", "cpu back",
+			"store after losing the log", "leave", "cpu back", "crash under a parted batch",
 		},
 		"step": {"swap to RECOVERING", "swap to ACTIVE", "swap to HANDED", "hand to a stand-in", "copies go to better hosts", "takeover complete", "tombstone dropped"},
 	}
