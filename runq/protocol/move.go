@@ -183,14 +183,20 @@ func (n *Node) retry() {
 // floors publishes, for each stream of the log's own core, below which number
 // everything has ended everywhere, and closes streams whose submitter is gone
 // and whose tasks have all ended. This is what keeps the vectors of other logs,
-// and our own, from growing with history.
+// and our own, from growing with history. What was published may be lost, and a log
+// at its bound of exceptions that misses it can neither take nor refuse an offer: so
+// it is said again as long as a task of the stream is offered, or elsewhere.
 func (n *Node) floors(l *log) {
 	open := map[Stream]uint64{} // The first task of a stream that has not ended.
+	away := map[Stream]bool{}
 	for i := range l.q.tasks {
 		t := &l.q.tasks[i]
 		if t.used && t.ID.Core == l.id && !t.state.Terminal() {
 			if first, ok := open[t.ID.Stream]; !ok || t.ID.N < first {
 				open[t.ID.Stream] = t.ID.N
+			}
+			if t.state == StateMoving || t.state == StateMoved {
+				away[t.ID.Stream] = true
 			}
 		}
 	}
@@ -219,7 +225,7 @@ func (n *Node) floors(l *log) {
 		if first, busy := open[stream]; busy {
 			low = min(low, first-1)
 		}
-		if low > l.lows[stream] {
+		if low > l.lows[stream] || away[stream] && low > 0 {
 			if l.lows == nil {
 				l.lows = map[Stream]uint64{}
 			}
