@@ -52,7 +52,11 @@ func Build[T any](t *Topology, node int, make func() T) (value T, landed Landed,
 	err = bound(cpus[:1], func(int) error {
 		value, done = make(), true
 		w := walk(value)
-		populatePages(w.sorted())
+		// A fresh slice of the heap is zeroed by not being there, and would else
+		// land where it is first used. The kernel touches pages without changing
+		// them, on the node of who asks. Linux before 5.14 refuses; then they
+		// are reported as absent.
+		advisePages(w.sorted(), unix.MADV_POPULATE_WRITE)
 		landed, err = w.landed(node)
 		return err
 	})
@@ -65,22 +69,6 @@ func Build[T any](t *Topology, node int, make func() T) (value T, landed Landed,
 // WhereIs follows all pointers from a value and asks where the pages are that it
 // came by. No other goroutine may change the value meanwhile.
 func WhereIs(value any, node int) (Landed, error) { return walk(value).landed(node) }
-
-// populatePages touches pages for writing without changing them, which the
-// kernel does for who asks, on the node of who asks. A fresh slice of the heap is
-// zeroed by not being there, and would else land where it is first used. Linux
-// before 5.14 refuses; then the pages are reported as absent.
-func populatePages(pages []uintptr) {
-	size := uintptr(os.Getpagesize())
-	for i := 0; i < len(pages); {
-		end := i + 1
-		for end < len(pages) && pages[end] == pages[end-1]+size {
-			end++
-		}
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, pages[i], uintptr(end-i)*size, unix.MADV_POPULATE_WRITE)
-		i = end
-	}
-}
 
 func walk(value any) *walker {
 	w := &walker{page: uintptr(os.Getpagesize()), seen: map[visit]bool{}, pages: map[uintptr]bool{}, holds: map[reflect.Type]bool{}}
