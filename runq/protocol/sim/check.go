@@ -387,6 +387,20 @@ func (c *checker) begun(p *process, e *protocol.Effect) {
 	}
 }
 
+// runs counts events and effects that speak of several tasks.
+func (c *checker) runs(evs []protocol.Event, effects []protocol.Effect) {
+	for i := range evs {
+		if evs[i].More > 0 {
+			c.count("run of", evs[i].Kind.String())
+		}
+	}
+	for i := range effects {
+		if e := &effects[i]; e.Kind == protocol.EffectBegin && e.More > 0 {
+			c.count("run of", e.Kind.String())
+		}
+	}
+}
+
 // reported checks that losses are reported only where something can be lost.
 func (c *checker) reported(e *protocol.Effect) {
 	reason := [...]string{"", "in flight", "poison", "payload", "record", "log", "epochs"}[e.Seq]
