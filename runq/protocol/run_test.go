@@ -191,3 +191,59 @@ func TestBeginsOfARunAreAlike(t *testing.T) {
 		}
 	}
 }
+
+// A log that is full takes of a run what it has room for.
+func TestARunEndsWhereTheLogIsFull(t *testing.T) {
+	m := newMachine(t, testConfig(2, 2), 0)
+	m.submit(0, Record{}, "") // So that the stream is known.
+	accepted := 0
+	got := split(m.step(0, Event{Kind: EventSubmit, Task: Record{ID: m.nodes[0].Allocate()}, More: 63}))
+	for i, e := range only(got, EffectAnswer) {
+		switch {
+		case e.Code == CodeAccepted && i == accepted:
+			accepted++
+		case e.Code != CodeFull:
+			t.Errorf("task %d is answered %v", i, e.Code)
+		}
+	}
+	l := m.nodes[0].logs[0]
+	if accepted == 0 || l.q.records() > m.cfg.capacity() {
+		t.Errorf("%d tasks were taken, and a snapshot has %d records, at most %d", accepted, l.q.records(), m.cfg.capacity())
+	}
+}
+
+// Attempts that were to begin together when a copy was lost begin when there are
+// fresh ones, each with its payload where that lies then.
+func TestARunHeldBackFindsItsPayloads(t *testing.T) {
+	m := newMachine(t, testConfig(3, 2), 0)
+	m.submit(0, Record{Flags: Detached}, "passes by") // What comes after lies elsewhere in fresh copies.
+	first := m.begin(0)
+	payloads := make(map[TaskID]string)
+	for i := range 3 {
+		payload := fmt.Sprint("payload ", i)
+		id, _ := m.submit(0, Record{Mode: OnceRecorded}, payload)
+		payloads[id] = payload
+	}
+	m.step(0, finished(first, OutcomeDone, ""))
+	m.lose(1)
+	all := m.step(0, Event{Kind: EventIdle, Count: len(payloads)})
+	for range 3 {
+		all = append(all, m.tick(0, 0)...)
+	}
+	l := m.nodes[0].logs[0]
+	begins := 0
+	for _, e := range only(all, EffectBegin) {
+		if e.Epoch != l.epoch {
+			continue // It was not performed.
+		}
+		begins++
+		for _, host := range e.Members {
+			if data, ok := e.Ref.Read(m.arenas[RegionID{0, host, e.Epoch}]); !ok || string(data) != payloads[e.ID] {
+				t.Errorf("%v begins with %q (%v), not with %q", e.ID, data, ok, payloads[e.ID])
+			}
+		}
+	}
+	if begins != len(payloads) {
+		t.Errorf("%d of %d attempts began", begins, len(payloads))
+	}
+}
