@@ -200,7 +200,7 @@ func (q *queue) leave(t *task) {
 	case t.laned:
 		t.laned = false
 		q.waiting--
-		q.lanes[t.Prio&MaxPrio].live--
+		q.lanes[t.Prio&MaxPrio].drop(t.order)
 	case t.heap != 0 && t.late:
 		t.late = false
 		q.waiting--
@@ -217,7 +217,9 @@ func (q *queue) leave(t *task) {
 func (q *queue) apply(r *Record, t *task) (freed Ref) {
 	switch r.Kind {
 	case KindEnqueue:
-		q.submit(r)
+		if q.seen.add(r.ID) {
+			q.insert(r, StateReady)
+		}
 	case KindClaim, KindDone:
 		if t != nil && fits(r, t) {
 			return q.attempt(t, r)
@@ -251,13 +253,6 @@ func (q *queue) apply(r *Record, t *task) (freed Ref) {
 		}
 	}
 	return freed
-}
-
-// submit performs the record of a task that is new, or else does nothing.
-func (q *queue) submit(r *Record) {
-	if q.seen.add(r.ID) {
-		q.insert(r, StateReady)
-	}
 }
 
 // replay performs a record of a log that was read.

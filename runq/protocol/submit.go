@@ -6,11 +6,10 @@ func (n *Node) submit(ev *Event) {
 	id := ev.Task.ID
 	l, code := n.serves(id, id.Core)
 	refused := code
-	var s *seen
-	next := false // It is the very next one of its stream, and so it is new.
+	var stream *seen
 	if code == 0 {
 		refused = n.admit(l, ev)
-		s = l.q.seen.find(id.Stream)
+		stream = l.q.seen.find(id.Stream)
 	}
 	r := ev.Task
 	r.Kind, r.Attempt, r.Token, r.Hop, r.Crashes, r.Arg, r.Arg2 = KindEnqueue, 0, 0, 0, 0, 0, 0
@@ -23,8 +22,13 @@ func (n *Node) submit(ev *Event) {
 		answer := code
 		if code == 0 {
 			// A task that is known was taken, whatever is refused now: its
-			// submitter asks again because it was not answered.
-			if next = s != nil && s.upto+1 == r.ID.N && len(s.extra) == 0; !next && l.q.seen.has(r.ID) {
+			// submitter asks again because it was not answered. The very next one
+			// of its stream is new.
+			next := stream
+			if next != nil && (next.upto+1 != r.ID.N || len(next.extra) > 0) {
+				next = nil
+			}
+			if next == nil && l.q.seen.has(r.ID) {
 				if t := l.q.find(r.ID); t != nil || !l.q.seen.closed(r.ID.Stream) {
 					n.accepted(l, id.at(i-accepted), &accepted)
 					n.known(l, r.ID, t)
@@ -55,9 +59,10 @@ func (n *Node) accepted(l *log, first TaskID, run *int) {
 	*run = 0
 }
 
-// enqueue takes a task that is new, or returns why not.
-func (n *Node) enqueue(l *log, r *Record, payload []byte, next bool) Code {
-	if next && !n.hasRoom(l) || !next && !n.grow(l, r.ID) {
+// enqueue takes a task that is new, or returns why not. It may be the very next one
+// of a stream.
+func (n *Node) enqueue(l *log, r *Record, payload []byte, next *seen) Code {
+	if next != nil && !n.hasRoom(l) || next == nil && !n.grow(l, r.ID) {
 		return CodeFull
 	}
 	ref, ok := n.store(l, payload)
@@ -67,7 +72,12 @@ func (n *Node) enqueue(l *log, r *Record, payload []byte, next bool) Code {
 	r.Payload = ref
 	n.makeRoom(l)
 	n.write(l, r)
-	l.q.submit(r)
+	if next == nil {
+		l.q.apply(r, nil)
+		return 0
+	}
+	next.upto++
+	l.q.insert(r, StateReady)
 	return 0
 }
 
