@@ -86,9 +86,26 @@ func (a *threadAlarm) sleep(d time.Duration) {
 // put copies events in. What they refer to belongs to the worker from now on.
 func (b *inbox) put(evs ...protocol.Event) {
 	b.mu.Lock()
-	b.evs = append(b.evs, evs...)
+	for len(evs) > 0 {
+		ev, n := runOf(evs)
+		b.evs, evs = append(b.evs, ev), evs[n:]
+	}
 	b.rouse()
 	b.mu.Unlock()
+}
+
+// runBytes is how long the payloads of a run become, roughly: a frame has room for
+// several.
+const runBytes = 64 << 10
+
+// runOf makes one event of the first ones that submit tasks which are alike, and
+// returns how many they are.
+func runOf(evs []protocol.Event) (ev protocol.Event, n int) {
+	ev, n = evs[0], 1
+	for n < len(evs) && ev.Kind == protocol.EventSubmit && len(ev.Payload) < runBytes && ev.Joins(&evs[n]) {
+		n++
+	}
+	return ev, n
 }
 
 // give hands events over together with the memory that they lie in, and returns a

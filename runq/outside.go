@@ -17,7 +17,11 @@ func (w *worker) Do(e *protocol.Effect) {
 	case protocol.EffectReject:
 		w.settle(e)
 	case protocol.EffectBegin:
-		w.begin(e)
+		w.one = *e
+		for i := range int(e.More) + 1 {
+			w.one.ID, w.one.Ref = e.Task(i)
+			w.begin(&w.one)
+		}
 	case protocol.EffectStop:
 		for _, r := range w.active {
 			if r.task.ID == e.ID && r.token == e.Token {

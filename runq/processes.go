@@ -216,12 +216,14 @@ func (p *process) post(evs []protocol.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.batch.Reset(frameEvents)
-	for i := range evs {
-		err := appendEvent(&p.batch, &evs[i])
+	for len(evs) > 0 {
+		ev, n := runOf(evs)
+		evs = evs[n:]
+		err := appendEvent(&p.batch, &ev)
 		if errors.Is(err, proc.ErrFrameFull) && p.batch.Len() > 0 {
 			p.send()
 			p.batch.Reset(frameEvents)
-			err = appendEvent(&p.batch, &evs[i])
+			err = appendEvent(&p.batch, &ev)
 		}
 		if err != nil {
 			p.lossy.Store(true)

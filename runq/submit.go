@@ -240,7 +240,7 @@ func (q *Queue) event(b *batch, j *Job, id ID, now clock.Instant, log protocol.C
 		b.name, b.number = j.Name, nameNumber(j.Name)
 	}
 	b.bytes = appendEnvelope(b.bytes, j, b.number, r.Deadline)
-	return protocol.Event{Kind: protocol.EventSubmit, Log: log, ID: id, Task: r, Payload: b.bytes[from:len(b.bytes):len(b.bytes)]}
+	return protocol.Event{Kind: protocol.EventSubmit, Log: log, ID: id, Task: r, Payload: b.bytes[from:]}
 }
 
 // choose picks the queue with least to do among those that fit.

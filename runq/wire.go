@@ -23,7 +23,7 @@ var errWire = errors.New("item of a frame makes no sense")
 //
 //	kind:8 | log:8 | core:8 | flags:8 | incarnation:32 | more:16 | n:48
 //
-// and a submitted task adds
+// and a submitted task adds, once for a run of them, whose payloads follow
 //
 //	mode:8 | prio:8 | flags:8 | affinity:8 | not before:64 | deadline:64
 //
@@ -99,7 +99,9 @@ func readEvent(item []byte, run uint64) (ev protocol.Event, err error) {
 			ID: ev.ID, Mode: Mode(rest[0]), Prio: rest[1], Flags: protocol.Flags(rest[2]), Affinity: protocol.Core(rest[3]),
 			NotBefore: order.Uint64(rest[4:]), Deadline: order.Uint64(rest[12:]),
 		}
-		ev.Payload = rest[taskBytes:]
+		if ev.Payload = rest[taskBytes:]; len(ev.Payload)%(int(ev.More)+1) > 0 {
+			return ev, errWire
+		}
 	case protocol.EventMessage:
 		if ev.Message, err = readMessage(rest, run); err != nil {
 			return ev, err

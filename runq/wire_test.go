@@ -1,7 +1,9 @@
 package runq
 
 import (
+	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +44,7 @@ func TestEventsCrossTheWire(t *testing.T) {
 	for _, want := range []protocol.Event{
 		{Kind: protocol.EventSubmit, Log: 3, ID: wireID(9), Task: task, Payload: []byte("payload")},
 		{Kind: protocol.EventSubmit, Log: 3, ID: wireID(9), Task: task, Payload: []byte{}},
+		{Kind: protocol.EventSubmit, Log: 3, ID: wireID(9), More: 2, Task: task, Payload: []byte("onetwosix")},
 		{Kind: protocol.EventCancel, Log: 2, ID: wireID(1 << 47)},
 		{Kind: protocol.EventResolve, Log: 2, ID: wireID(4)},
 		{Kind: protocol.EventCollect, Log: 2, ID: wireID(4), More: 1<<16 - 1},
@@ -82,6 +85,36 @@ func TestNoticesCrossTheWire(t *testing.T) {
 		if got, err := readNotice(list[0], wireRun); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v, %v", got, want, err)
 		}
+	}
+}
+
+// Tasks that are alike go as one event with payloads that are not copied, up to a
+// length, and a step takes no more of them than of others.
+func TestTasksGoInRuns(t *testing.T) {
+	bytes := make([]byte, 0, 8*runBytes)
+	var evs []protocol.Event
+	for i := range 600 {
+		from := len(bytes)
+		bytes = append(bytes, make([]byte, 1<<8)...)
+		evs = append(evs, protocol.Event{Kind: protocol.EventSubmit, ID: wireID(uint64(i + 1)), Task: protocol.Record{ID: wireID(uint64(i + 1)), Prio: uint8(i / 550)}, Payload: bytes[from:]})
+	}
+	in := newInbox(newChannelAlarm())
+	in.put(evs...)
+	got, _ := in.take(nil, nil)
+	var lengths []int
+	for i := range got {
+		lengths = append(lengths, int(got[i].More)+1)
+	}
+	if want := []int{256, 256, 38, 50}; !slices.Equal(lengths, want) {
+		t.Errorf("600 tasks go as %v, want %v", lengths, want)
+	}
+	if n := stepOf(got); n != 2 {
+		t.Errorf("a step takes %d runs, want 2", n)
+	}
+	bad := protocol.Event{Kind: protocol.EventSubmit, ID: wireID(1), More: 2, Payload: []byte("four")}
+	list := items(t, func(b *proc.Batch) error { return appendEvent(b, &bad) })
+	if _, err := readEvent(list[0], wireRun); !errors.Is(err, errWire) {
+		t.Errorf("three payloads of four bytes: %v", err)
 	}
 }
 

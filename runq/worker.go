@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// maxStep is how many events one step takes: what it appends must fit a
-	// small ring, and its time must be nothing beside a lease.
+	// maxStep is how many events one step takes, those that speak of several tasks
+	// counted for each: what it appends must fit a small ring, and its time must be nothing beside a lease.
 	maxStep = 512
 	// maxPrefetch is how many tasks may be claimed beyond the handlers, where
 	// tasks are short.
@@ -62,6 +62,7 @@ type worker struct {
 	lying    [][]byte // What those lie in.
 	finished []*run
 	programs [2][]protocol.Effect
+	one      protocol.Effect // A task's part of an effect that speaks of several.
 	flip     int
 	answer   protocol.Event // What the last program asked for.
 	asked    bool
@@ -169,9 +170,9 @@ func (w *worker) turn() bool {
 	}
 	evs = w.ends(now, evs)
 	busy := len(evs) > 0
-	for len(evs) >= maxStep {
-		w.stepAll(evs[:maxStep])
-		evs = evs[maxStep:]
+	for n := stepOf(evs); n > 0; n = stepOf(evs) {
+		w.stepAll(evs[:n])
+		evs = evs[n:]
 	}
 	if free := w.handlers + w.prefetch - w.running; free > 0 && busy {
 		evs = append(evs, protocol.Event{Kind: protocol.EventIdle, Now: now, Count: free})
@@ -183,6 +184,17 @@ func (w *worker) turn() bool {
 	w.start()
 	w.flush()
 	return busy
+}
+
+// stepOf returns how many events fill a step, or 0 if all of them do not.
+func stepOf(evs []protocol.Event) int {
+	tasks := 0
+	for i := range evs {
+		if tasks += int(evs[i].More) + 1; tasks >= maxStep {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // hear takes what is in the inbox. The events are the worker's, so the others are
@@ -286,6 +298,11 @@ func (w *worker) tell(now clock.Instant, evs []protocol.Event, r *run) []protoco
 		h(r.task.Payload, r.attempt, r.token)
 	}
 	w.sent = append(w.sent, r)
+	if r.outcome == protocol.OutcomeDone && len(r.out) == 0 {
+		evs = protocol.AppendFinished(evs, r.log, r.task.ID, r.attempt, r.token)
+		evs[len(evs)-1].Now = now
+		return evs
+	}
 	return append(evs, protocol.Event{
 		Kind: protocol.EventFinished, Now: now, Log: r.log, ID: r.task.ID, Attempt: r.attempt, Token: r.token,
 		Outcome: r.outcome, NotBefore: r.notBefore, Payload: r.out,

@@ -31,12 +31,21 @@ type cycle struct {
 	flip      int
 	now       clock.Instant
 	events    []protocol.Event
-	begun     []protocol.Event // The ends of the attempts that began.
+	begun     []attempt
 	accepted  int
 	done      int
 	payload   []byte
+	payloads  []byte // Of a batch, side by side, as a submitter hands them over.
 	control   protocol.Control
 	memory    *shm.Memory
+}
+
+// attempt is one under way.
+type attempt struct {
+	id      protocol.TaskID
+	log     protocol.Core
+	attempt uint16
+	token   uint32
 }
 
 // outside takes what a program wants of the world.
@@ -46,7 +55,10 @@ type outside struct{ c *cycle }
 func (o outside) Do(e *protocol.Effect) {
 	switch {
 	case e.Kind == protocol.EffectBegin:
-		o.c.begun = append(o.c.begun, protocol.Event{Kind: protocol.EventFinished, Log: e.Log, ID: e.ID, Attempt: e.Attempt, Token: e.Token})
+		for i := range int(e.More) + 1 {
+			id, _ := e.Task(i)
+			o.c.begun = append(o.c.begun, attempt{id, e.Log, e.Attempt, e.Token})
+		}
 	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeAccepted:
 		o.c.accepted += 1 + int(e.More)
 	case e.Kind == protocol.EffectAnswer && e.Code == protocol.CodeDone:
@@ -126,15 +138,23 @@ func (c *cycle) run(n int) error {
 	for ; n > 0; n -= Batch {
 		c.now += clock.Instant(time.Microsecond)
 		c.accepted, c.done = 0, 0
-		events := c.events[:0]
-		for range Batch {
-			events = append(events, protocol.Event{Kind: protocol.EventSubmit,
-				Task: protocol.Record{ID: c.nodes[0].Allocate(), Flags: protocol.Detached}, Payload: c.payload})
+		submit := protocol.Event{Kind: protocol.EventSubmit, Task: protocol.Record{ID: c.nodes[0].Allocate(), Flags: protocol.Detached}, More: Batch - 1}
+		c.payloads = append(c.payloads[:0], c.payload...)
+		for range Batch - 1 {
+			c.nodes[0].Allocate()
+			c.payloads = append(c.payloads, c.payload...)
 		}
+		submit.Payload = c.payloads
+		events := append(c.events[:0], submit)
 		c.step(0, events...)
 		c.begun = c.begun[:0]
 		c.step(0, append(events[:0], protocol.Event{Kind: protocol.EventIdle, Count: Batch})...)
-		c.step(0, c.begun...)
+		events = events[:0]
+		for i := range c.begun {
+			a := &c.begun[i]
+			events = protocol.AppendFinished(events, a.log, a.id, a.attempt, a.token)
+		}
+		c.step(0, events...)
 		c.events = events
 		if c.accepted != Batch || c.done != Batch {
 			return fmt.Errorf("%w: %d accepted, %d done of %d", errStuck, c.accepted, c.done, Batch)

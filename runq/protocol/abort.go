@@ -40,7 +40,9 @@ func (n *Node) aborted(ev *Event) {
 		case !mine(e):
 			n.emit(*e)
 		case l != nil && l.stage == broken && e.waits():
-			l.held = append(l.held, *e)
+			for one := range e.Each { // Each payload may lie elsewhere then.
+				l.held = append(l.held, *one)
+			}
 		case l != nil && l.stage == broken && e.Kind == EffectStoreCells && n.mut&mutForgetStored == 0:
 			l.unstored = append(l.unstored, storedCells{uint32(e.Seq), slices.Clone(e.Data)})
 		}

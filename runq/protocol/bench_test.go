@@ -18,7 +18,18 @@ type memory struct {
 	}
 	slots  [4][]uint64
 	arenas [4][]byte
-	begun  []Effect
+	evs    []Event
+	// payloads of a batch lie side by side, as a submitter hands them over.
+	payloads []byte
+	begun    []begun
+}
+
+// begun is an attempt under way.
+type begun struct {
+	id      TaskID
+	log     Core
+	attempt uint16
+	token   uint32
 }
 
 func (m *memory) perform(b *testing.B, effects []Effect) {
@@ -35,7 +46,10 @@ func (m *memory) perform(b *testing.B, effects []Effect) {
 				b.Fatal("a publish failed")
 			}
 		case EffectBegin:
-			m.begun = append(m.begun, *e)
+			for i := range int(e.More) + 1 {
+				id, _ := e.Task(i)
+				m.begun = append(m.begun, begun{id, e.Log, e.Attempt, e.Token})
+			}
 		}
 	}
 }
@@ -60,22 +74,33 @@ func bench(b *testing.B, cores, k int, slots uint64) (*Node, *memory) {
 
 // cycle takes tasks through the queue in batches: one step submits them, one claims
 // them, one ends them.
-func cycle(b *testing.B, n *Node, m *memory, batch int, now *clock.Instant, evs []Event, buf []Effect, payload []byte) []Effect {
+func cycle(b *testing.B, n *Node, m *memory, batch int, now *clock.Instant, buf []Effect, payload []byte) []Effect {
 	*now += 1000
-	for i := range evs[:batch] {
-		evs[i] = Event{Kind: EventSubmit, Now: *now, Task: Record{ID: n.Allocate(), Flags: Detached}, Payload: payload}
+	m.payloads, m.evs = m.payloads[:0], m.evs[:0]
+	m.evs = append(m.evs, Event{Kind: EventSubmit, Now: *now, Task: Record{ID: n.Allocate(), Flags: Detached}, Payload: payload})
+	if batch > 1 {
+		submit := &m.evs[0]
+		m.payloads = append(m.payloads, payload...)
+		for range batch - 1 {
+			n.Allocate()
+			m.payloads = append(m.payloads, payload...)
+			submit.More++
+		}
+		submit.Payload = m.payloads
 	}
-	buf = n.StepAll(evs[:batch], buf[:0])
+	buf = n.StepAll(m.evs, buf[:0])
 	m.perform(b, buf)
 	m.begun = m.begun[:0]
-	evs[0] = Event{Kind: EventIdle, Now: *now, Count: batch}
-	buf = n.StepAll(evs[:1], buf[:0])
+	m.evs = append(m.evs[:0], Event{Kind: EventIdle, Now: *now, Count: batch})
+	buf = n.StepAll(m.evs, buf[:0])
 	m.perform(b, buf)
-	for i := range evs[:batch] {
+	m.evs = m.evs[:0]
+	for i := range m.begun {
 		t := &m.begun[i]
-		evs[i] = Event{Kind: EventFinished, Now: *now, ID: t.ID, Log: t.Log, Attempt: t.Attempt, Token: t.Token}
+		m.evs = AppendFinished(m.evs, t.log, t.id, t.attempt, t.token)
+		m.evs[len(m.evs)-1].Now = *now
 	}
-	buf = n.StepAll(evs[:batch], buf[:0])
+	buf = n.StepAll(m.evs, buf[:0])
 	m.perform(b, buf)
 	return buf
 }
@@ -96,14 +121,15 @@ func BenchmarkCycle(b *testing.B) {
 func benchmarkCycle(b *testing.B, n *Node, m *memory, batch int) {
 	var buf []Effect
 	now := n.now
-	evs, payload := make([]Event, batch), make([]byte, 64)
+	payload := make([]byte, 64)
+	m.payloads = make([]byte, 0, batch*len(payload))
 	for range 3 * int(m.cfg.Slots) / batch {
-		buf = cycle(b, n, m, batch, &now, evs, buf, payload)
+		buf = cycle(b, n, m, batch, &now, buf, payload)
 	}
 	b.ReportAllocs()
 	tasks := 0
 	for b.Loop() {
-		buf = cycle(b, n, m, batch, &now, evs, buf, payload)
+		buf = cycle(b, n, m, batch, &now, buf, payload)
 		tasks += batch
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(tasks), "ns/task")

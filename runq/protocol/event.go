@@ -23,7 +23,9 @@ const (
 	// EventSuspect says that a core should be taken for hung without waiting
 	// for its lease.
 	EventSuspect
-	// EventSubmit brings Task with Payload. Task.ID must be allocated already.
+	// EventSubmit brings Task, whose ID must be allocated already, and the More next
+	// tasks of its stream, which are like it but for their payloads. Those are of
+	// one length and lie in Payload, one behind the other.
 	EventSubmit
 	// EventCancel asks to cancel ID in Log.
 	EventCancel
@@ -34,7 +36,8 @@ const (
 	EventCollect
 	// EventIdle says that Count handlers are free.
 	EventIdle
-	// EventFinished says how an attempt ended.
+	// EventFinished says how an attempt ended, and that the attempts of the same
+	// number and token of the More next tasks of its stream ended alike.
 	EventFinished
 	// EventSteal asks for half of the queue Log.
 	EventSteal
@@ -86,38 +89,109 @@ type Control struct {
 // Event is something that happened. Kind says which fields mean something.
 type Event struct {
 	Kind        EventKind
-	Now         clock.Instant // Nanoseconds since the run began, by this core's clock; on every event.
 	Core        Core
-	Incarnation uint32
-	Crashed     bool
 	Log         Core
+	Outcome     Outcome
+	Crashed     bool
+	OK          bool
 	More        uint16
+	Attempt     uint16
+	Incarnation uint32
+	Token       uint32
+	Now         clock.Instant // Nanoseconds since the run began, by this core's clock; on every event.
 	ID          TaskID
 	Task        Record
-	Attempt     uint16
-	Token       uint32
-	Outcome     Outcome
 	NotBefore   uint64
 	Payload     []byte
 	Count       int
 	Control     *Control
 	Message     *Message
-	OK          bool
 	Word        uint64
 	Slots       []uint64 // Result of a read: the ring, then the arena.
 	Arena       []byte
 	Rest        []Effect `json:"-"`
 }
 
-// Joins lets an EventCollect speak of the next task too, if next collects it.
+// Joins lets an event speak of the next task of the stream too, if next says of
+// that one what the event says of those before: that it is to be collected, that it
+// ended without a result, or that it is submitted with a payload that lies right
+// behind theirs.
 func (ev *Event) Joins(next *Event) bool {
-	if ev.Kind != EventCollect || next.Kind != EventCollect || ev.Log != next.Log || ev.ID.Stream != next.ID.Stream ||
-		next.ID.N != ev.ID.N+uint64(ev.More)+1 || next.More > 0 || ev.More == 1<<16-1 {
+	if ev.Kind != next.Kind || ev.Log != next.Log || next.More > 0 || ev.More == 1<<16-1 {
+		return false
+	}
+	switch ev.Kind {
+	case EventCollect:
+		if !ev.ID.precedes(ev.More, next.ID) {
+			return false
+		}
+	case EventFinished:
+		if !ev.ID.precedes(ev.More, next.ID) || ev.Attempt != next.Attempt || ev.Token != next.Token || ev.Outcome != next.Outcome ||
+			ev.NotBefore != next.NotBefore || len(ev.Payload) > 0 || len(next.Payload) > 0 {
+			return false
+		}
+	case EventSubmit:
+		if !ev.Task.ID.precedes(ev.More, next.Task.ID) || !ev.Task.likens(&next.Task) || !ev.extends(next.Payload) {
+			return false
+		}
+		ev.Payload = ev.Payload[:len(ev.Payload)+len(next.Payload)]
+	default:
 		return false
 	}
 	ev.More++
 	return true
 }
+
+// Join appends an event, or lets the last one speak of its task too.
+func Join(evs []Event, ev *Event) []Event {
+	if last := len(evs) - 1; last >= 0 && evs[last].Joins(ev) {
+		return evs
+	}
+	return append(evs, *ev)
+}
+
+// AppendFinished is Join for the end of an attempt without a result, which is what
+// most of them are where there are many.
+func AppendFinished(evs []Event, log Core, id TaskID, attempt uint16, token uint32) []Event {
+	if last := len(evs) - 1; last >= 0 {
+		ev := &evs[last]
+		if ev.Kind == EventFinished && ev.ID.precedes(ev.More, id) && ev.Log == log && ev.Attempt == attempt && ev.Token == token &&
+			ev.Outcome == OutcomeDone && len(ev.Payload) == 0 && ev.More < 1<<16-1 {
+			ev.More++
+			return evs
+		}
+	}
+	return append(evs, Event{Kind: EventFinished, Log: log, ID: id, Attempt: attempt, Token: token})
+}
+
+// extends reports whether a payload is as long as those of the event, and lies right
+// behind them.
+func (ev *Event) extends(payload []byte) bool {
+	have, one := len(ev.Payload), len(payload)
+	if have != one*(int(ev.More)+1) {
+		return false
+	}
+	return one == 0 || cap(ev.Payload) > have && &ev.Payload[:have+1][have] == &payload[0]
+}
+
+// Each yields the event once for each task that it speaks of.
+func (ev *Event) Each(yield func(*Event) bool) {
+	one := *ev
+	one.More = 0
+	size := ev.size()
+	for i := range int(ev.More) + 1 {
+		one.ID.N = ev.ID.N + uint64(i)
+		if ev.Kind == EventSubmit {
+			one.Task.ID.N, one.Payload = ev.Task.ID.N+uint64(i), ev.Payload[i*size:(i+1)*size]
+		}
+		if !yield(&one) {
+			return
+		}
+	}
+}
+
+// size is how long the payload of each submitted task is.
+func (ev *Event) size() int { return len(ev.Payload) / (int(ev.More) + 1) }
 
 // MessageKind is what a message wants.
 type MessageKind uint8
@@ -191,7 +265,8 @@ const (
 	// its stream.
 	EffectAnswer
 	// EffectBegin starts an attempt with the payload Ref, to be read from any
-	// valid copy in Members of (Log, Epoch).
+	// valid copy in Members of (Log, Epoch), and attempts of the same number and
+	// token at the More next tasks of its stream, with the payloads Refs.
 	EffectBegin
 	// EffectStop asks an attempt to stop: its task was cancelled.
 	EffectStop
@@ -244,28 +319,37 @@ func (k EffectKind) String() string {
 // Asks reports whether the effect ends a program and is answered.
 func (k EffectKind) Asks() bool { return k >= EffectDraw }
 
-// Effect is one thing to do. Words and Data belong to the node and change with
+// Effect is one thing to do. Words, Data and Refs belong to the node and change with
 // its next Step; Kind says which fields mean something.
 type Effect struct {
 	Kind        EffectKind
 	Code        Code
 	Mode        Mode
-	Attempt     uint16
-	More        uint16
 	Log         Core
 	Core        Core
-	Region      RegionID
+	Attempt     uint16
+	More        uint16
 	Incarnation uint32
 	Token       uint32
 	Epoch       uint32
+	Region      RegionID
+	Ref         Ref
 	Seq         uint64
 	Old, New    uint64
+	ID          TaskID
 	Words       []uint64
 	Data        []byte
-	ID          TaskID
-	Ref         Ref
+	Refs        []Ref // Of a begin: the payloads of the More next tasks.
 	Members     []Core
 	Message     *Message
+}
+
+// Task returns the ID and the payload of one of the tasks that the effect speaks of.
+func (e *Effect) Task(i int) (TaskID, Ref) {
+	if i > 0 && len(e.Refs) > 0 {
+		return e.ID.at(i), e.Refs[i-1]
+	}
+	return e.ID.at(i), e.Ref
 }
 
 // Each yields the effect once for each task that it speaks of.
@@ -275,18 +359,16 @@ func (e *Effect) Each(yield func(*Effect) bool) {
 		return
 	}
 	one := *e
-	one.More = 0
-	for i := range uint64(e.More) + 1 {
-		if one.ID.N = e.ID.N + i; !yield(&one) {
+	one.More, one.Refs = 0, nil
+	for i := range int(e.More) + 1 {
+		if one.ID, one.Ref = e.Task(i); !yield(&one) {
 			return
 		}
 	}
 }
 
 // precedes reports whether the next task that the effect could speak of is id.
-func (e *Effect) precedes(id TaskID) bool {
-	return e.ID.N+uint64(e.More)+1 == id.N && e.ID.Stream == id.Stream && e.More < 1<<16-1
-}
+func (e *Effect) precedes(id TaskID) bool { return e.ID.precedes(e.More, id) && e.More < 1<<16-1 }
 
 // Code is an answer.
 type Code uint8

@@ -46,6 +46,18 @@ type TaskID struct {
 	N uint64
 }
 
+// at returns the ID of a later task of the stream.
+func (id TaskID) at(i int) TaskID {
+	id.N += uint64(i)
+	return id
+}
+
+// precedes reports whether next comes right after the ID and the more next ones of
+// its stream.
+func (id TaskID) precedes(more uint16, next TaskID) bool {
+	return next.N == id.N+uint64(more)+1 && next.Stream == id.Stream && next.Run == id.Run
+}
+
 func (id TaskID) String() string {
 	return fmt.Sprintf("%x/%d.%d.%d", id.Run, id.Core, id.Incarnation, id.N)
 }

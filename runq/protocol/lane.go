@@ -39,6 +39,15 @@ func (l *lane) push(tasks []task, e laneEntry) {
 	l.live++
 }
 
+// drop takes the task with an order out, whose entry stays as a dead one unless it is
+// the oldest.
+func (l *lane) drop(order uint64) {
+	l.live--
+	if l.ring[l.head&uint64(len(l.ring)-1)].order == order {
+		l.head++
+	}
+}
+
 // make makes room: it leaves dead entries out, and grows if those alone give
 // little.
 func (l *lane) make(tasks []task) {

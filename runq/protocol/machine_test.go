@@ -159,10 +159,16 @@ func answer(effects []Effect) (code Code) {
 	return code
 }
 
-// only returns the effects of one kind.
+// only returns the effects of one kind, and attempts that begin together one by one.
 func only(effects []Effect, kind EffectKind) (some []Effect) {
 	for i := range effects {
-		if effects[i].Kind == kind {
+		switch {
+		case effects[i].Kind != kind:
+		case kind == EffectBegin:
+			for one := range effects[i].Each {
+				some = append(some, *one)
+			}
+		default:
 			some = append(some, effects[i])
 		}
 	}

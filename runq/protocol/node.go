@@ -166,6 +166,7 @@ type Node struct {
 	births      bool            // A core was seen in a new life.
 	asking      Core            // The log that waits for a result, or noCore.
 	out, post   []Effect
+	refs        []Ref    // What begins of this program refer to.
 	scratch     *Scratch // Nil for none.
 }
 
@@ -344,6 +345,21 @@ func (n *Node) pulse() {
 // emit appends an effect to the program at once.
 func (n *Node) emit(e Effect) { n.out = append(n.out, e) }
 
+// add appends an effect to a program, to be filled in where it stands: effects are
+// long, and these are the most frequent ones.
+func add(program *[]Effect, kind EffectKind, log Core) *Effect {
+	p := *program
+	if len(p) == cap(p) {
+		p = slices.Grow(p, 1)
+	}
+	p = p[:len(p)+1]
+	*program = p
+	e := &p[len(p)-1]
+	*e = Effect{}
+	e.Kind, e.Log = kind, log
+	return e
+}
+
 // later appends an effect behind the publication of what this step appended.
 func (n *Node) later(e Effect) { n.post = append(n.post, e) }
 
@@ -353,21 +369,22 @@ func (n *Node) ask(log Core, e Effect) {
 	n.emit(e)
 }
 
-func (n *Node) answer(log Core, id TaskID, code Code) { n.tell(log, id, code, 0, 0) }
+func (n *Node) answer(log Core, id TaskID, code Code) { n.tell(log, id, 0, code, 0, 0) }
 
-// tell answers about a task, together with the one before it where the same is to
-// be said of both: batches come in the order of their numbers, and so do their
-// answers.
-func (n *Node) tell(log Core, id TaskID, code Code, attempt uint16, token uint32) {
+// tell answers about a task and the more next ones of its stream, together with
+// those before them where the same is to be said of all: batches come in the order
+// of their numbers, and so do their answers.
+func (n *Node) tell(log Core, id TaskID, more uint16, code Code, attempt uint16, token uint32) {
 	if last := len(n.post) - 1; last >= 0 {
 		e := &n.post[last]
 		if e.Kind == EffectAnswer && e.Code == code && e.Log == log && e.precedes(id) && e.Attempt == attempt && e.Token == token &&
-			e.Seq == 0 && e.Ref.Bytes == 0 && e.ID.Run == id.Run {
-			e.More++
+			e.Seq == 0 && e.Ref.Bytes == 0 && uint32(e.More)+uint32(more) < 1<<16-1 {
+			e.More += more + 1
 			return
 		}
 	}
-	n.later(Effect{Kind: EffectAnswer, Log: log, ID: id, Code: code, Attempt: attempt, Token: token})
+	e := add(&n.post, EffectAnswer, log)
+	e.ID, e.More, e.Code, e.Attempt, e.Token = id, more, code, attempt, token
 }
 
 // settle notes that the program before was performed: all that was published in
@@ -376,6 +393,7 @@ func (n *Node) settle(ev *Event) {
 	if ev.Kind == EventAborted {
 		return
 	}
+	n.refs = n.refs[:0]
 	for _, l := range n.logs {
 		if l != nil && l.stage == serving {
 			l.words, l.sent, l.data = l.words[:0], 0, l.data[:0]

@@ -53,7 +53,7 @@ type log struct {
 	payloads []cellRun
 	freed    []Ref
 	// doomed are tombstones that nobody waits for, in the order of their end.
-	doomed []TaskID
+	doomed []laneEntry
 	// wanted asks for new regions: a copy was lost, or a core came back.
 	wanted bool
 	// settled is when the copies were made.
@@ -74,59 +74,6 @@ type log struct {
 type cellRun struct {
 	cell     uint32
 	from, to int
-}
-
-// submit takes a task.
-func (n *Node) submit(ev *Event) {
-	id := ev.Task.ID
-	l, code := n.serves(id, id.Core)
-	if code == 0 {
-		// A task that is known was taken, whatever is refused now: its
-		// submitter asks again because it was not answered.
-		if t := l.q.find(id); t != nil || l.q.seen.has(id) && !l.q.seen.closed(id.Stream) {
-			n.known(l, id, t)
-			return
-		}
-		code = n.admit(l, ev)
-	}
-	if code != 0 {
-		n.answer(id.Core, id, code)
-		return
-	}
-	r := ev.Task
-	r.Kind, r.Attempt, r.Token, r.Hop, r.Crashes, r.Arg, r.Arg2 = KindEnqueue, 0, 0, 0, 0, 0, 0
-	r.Flags &= Detached
-	if !n.grow(l, id) {
-		n.answer(l.id, id, CodeFull)
-		return
-	}
-	ref, ok := n.store(l, ev.Payload)
-	if !ok {
-		n.answer(l.id, id, CodeFull)
-		return
-	}
-	r.Payload = ref
-	n.appendTo(l, &r, nil)
-	n.answer(l.id, id, CodeAccepted)
-}
-
-// admit says why a log does not take a task, or returns 0.
-func (n *Node) admit(l *log, ev *Event) Code {
-	id := ev.Task.ID
-	switch {
-	case id.N == 0 || id.N > MaxN || ev.Task.Mode >= modes || ev.Task.Prio > MaxPrio ||
-		ev.Task.NotBefore > MaxTime || ev.Task.Deadline > MaxTime || ev.Task.Affinity > MaxCores:
-		return CodeInvalid
-	case n.draining:
-		return CodeDraining
-	case len(l.members) < n.cfg.MinInSync:
-		return CodeDegraded
-	case l.q.seen.closed(id.Stream):
-		return CodeClosed
-	case cells(len(ev.Payload)) > n.cfg.Cells:
-		return CodeTooLarge
-	}
-	return 0
 }
 
 // serves returns the log that a request is about, or the answer to it.
@@ -240,106 +187,16 @@ func (n *Node) collect(ev *Event) {
 	}
 }
 
-// claim starts up to count tasks, of the node's own queue first.
-func (n *Node) claim(count int) {
-	if n.now >= n.held {
-		return // The lease ran out. Others may be at our queues already: look first.
-	}
-	for l := range n.owned {
-		if l.giving != noCore {
-			continue
-		}
-		l.q.wake(uint64(n.now) / 1000)
-		for count > 0 {
-			t := l.q.first()
-			if t == nil {
-				break
-			}
-			if t.Attempt == 1<<16-1 || t.Token == 1<<32-1 {
-				n.lose(l, t, LossPoison)
-				continue
-			}
-			n.begin(l, t)
-			count--
-		}
-	}
-}
-
-func (n *Node) begin(l *log, t *task) {
-	e := Effect{Kind: EffectBegin, Log: l.id, ID: t.ID, Attempt: t.Attempt + 1, Token: t.Token + 1, Mode: t.Mode, Ref: t.Payload,
-		Epoch: l.epoch, Members: l.members}
-	// What this very step enqueued has no payload in memory yet.
-	early := t.Mode == AtLeastOnce && t.seq < l.published || t.Mode == AtMostOnce && n.mut&mutClaimAsync != 0 || t.Mode == OnceRecorded && n.mut&mutTokenAsync != 0
-	if early {
-		n.emit(e)
-	} else {
-		n.later(e)
-	}
-	n.appendTo(l, &Record{Kind: KindClaim, ID: t.ID, Attempt: e.Attempt, Token: e.Token, Mode: t.Mode}, t)
-}
-
-// finish takes the end of an attempt, if it is the one that the log knows.
-func (n *Node) finish(ev *Event) {
-	l, code := n.serves(ev.ID, ev.Log)
-	if code == CodeBusy {
-		n.tell(ev.Log, ev.ID, CodeBusy, ev.Attempt, ev.Token)
-		return
-	}
-	if code != 0 {
-		n.reject(ev)
-		return
-	}
-	t := l.q.find(ev.ID)
-	stale := t == nil || t.state != StateClaimed || t.Attempt != ev.Attempt || t.Token != ev.Token || t.Arg2&snapWarded != 0
-	if stale && t != nil && n.mut&mutStaleDone != 0 && !t.state.Terminal() {
-		l.q.set(t, StateClaimed)
-		t.Attempt, t.Token, stale = ev.Attempt, ev.Token, false
-	}
-	if stale {
-		n.reject(ev)
-		return
-	}
-	// Another attempt would be a second run, so such a task ends as it is.
-	once := t.Mode == AtMostOnce && t.Flags&CancelAsked == 0
-	if ev.Outcome != OutcomeDone && !once {
-		n.appendTo(l, &Record{Kind: KindRetry, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, NotBefore: min(ev.NotBefore, MaxTime), Crashes: t.Crashes, Affinity: t.Affinity}, t)
-		n.tell(l.id, ev.ID, CodeRetry, ev.Attempt, ev.Token)
-		return
-	}
-	ref, ok := n.store(l, ev.Payload)
-	if !ok {
-		n.tell(l.id, ev.ID, CodeFull, ev.Attempt, ev.Token)
-		return
-	}
-	n.appendTo(l, &Record{Kind: KindDone, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Payload: ref}, t)
-	if ref.Bytes == 0 {
-		n.tell(l.id, ev.ID, CodeDone, ev.Attempt, ev.Token)
-		return
-	}
-	n.later(Effect{
-		Kind: EffectAnswer, Log: l.id, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token, Code: CodeDone,
-		Ref: ref, Epoch: l.epoch, Members: l.members,
-	})
-}
-
-func (n *Node) reject(ev *Event) {
-	n.later(Effect{Kind: EffectReject, Log: ev.Log, ID: ev.ID, Attempt: ev.Attempt, Token: ev.Token})
-}
-
-// lose ends a task that may not be run again, and says so.
-func (n *Node) lose(l *log, t *task, reason uint64) {
-	n.later(Effect{Kind: EffectReport, Log: l.id, ID: t.ID, Attempt: t.Attempt, Seq: reason})
-	n.appendTo(l, &Record{Kind: KindLost, ID: t.ID, Arg: uint16(reason)}, t)
-}
-
 // grow reports whether the log has room for one more entry and its ID. What ends
 // a task that is there needs neither, and never finds the log full. The reserve
 // is for the vector; a gap in a stream's numbers costs an exception there, which
 // lasts until the gap is filled or the origin publishes a floor.
 func (n *Node) grow(l *log, id TaskID) bool {
-	if !l.q.seen.follows(id) && l.q.seen.extras >= n.cfg.MaxExceptions {
-		return false
-	}
+	return (l.q.seen.follows(id) || l.q.seen.extras < n.cfg.MaxExceptions) && n.hasRoom(l)
+}
+
+// hasRoom is grow for an ID that follows those before it.
+func (n *Node) hasRoom(l *log) bool {
 	return l.q.records()+3+uint64(n.cfg.Cores) < n.cfg.capacity()
 }
 
@@ -392,23 +249,8 @@ func (n *Node) append(l *log, r *Record) { n.appendTo(l, r, l.q.find(r.ID)) }
 
 // appendTo is append for a record about the task t, nil for one that is not there.
 func (n *Node) appendTo(l *log, r *Record, t *task) {
-	if l.span.joins(r) {
-		l.span.Arg2++
-		r.Epoch, r.Seq = l.span.Epoch, l.span.Seq
-	} else {
-		// One record may add an entry and an exception to what a snapshot needs.
-		if l.next+4-l.head+l.q.records() > n.cfg.Slots {
-			n.checkpoint(l)
-		}
-		n.write(l, r)
-	}
-	freed := l.q.apply(r, t)
-	if freed.Bytes > 0 {
-		l.freed = append(l.freed, freed)
-		if n.mut&mutReuseCells != 0 {
-			n.giveBack(l)
-		}
-	}
+	n.record(l, r)
+	n.free(l, l.q.apply(r, t))
 	if r.Kind == KindEnqueue || r.Kind == KindClaim {
 		return // Most records; they end nothing.
 	}
@@ -416,7 +258,37 @@ func (n *Node) appendTo(l *log, r *Record, t *task) {
 		t = l.q.find(r.ID)
 	}
 	if t != nil && t.state.Terminal() && t.collected {
-		l.doomed = append(l.doomed, t.ID)
+		l.doomed = append(l.doomed, laneEntry{t.place, t.order})
+	}
+}
+
+// record adds a record to the batch, or lets the last one say the same.
+func (n *Node) record(l *log, r *Record) {
+	if l.span.joins(r) {
+		l.span.Arg2++
+		r.Epoch, r.Seq = l.span.Epoch, l.span.Seq
+		return
+	}
+	n.makeRoom(l)
+	n.write(l, r)
+}
+
+// free notes a payload that nobody needs any more.
+func (n *Node) free(l *log, freed Ref) {
+	if freed.Bytes == 0 {
+		return
+	}
+	l.freed = append(l.freed, freed)
+	if n.mut&mutReuseCells != 0 {
+		n.giveBack(l)
+	}
+}
+
+// makeRoom makes room for a record in the ring. One may add an entry and an
+// exception to what a snapshot needs.
+func (n *Node) makeRoom(l *log) {
+	if l.next+4-l.head+l.q.records() > n.cfg.Slots {
+		n.checkpoint(l)
 	}
 }
 
@@ -429,7 +301,10 @@ func (n *Node) write(l *log, r *Record) {
 	r.Epoch, r.Seq = l.epoch, l.next
 	r.ID.Run = n.cfg.Run
 	at := len(l.words)
-	l.words = slices.Grow(l.words, RecordWords)[:at+RecordWords]
+	if cap(l.words) < at+RecordWords {
+		l.words = slices.Grow(l.words, RecordWords)
+	}
+	l.words = l.words[:at+RecordWords]
 	r.Encode(l.words[at:])
 	l.next++
 	if r.Kind.spans() {
@@ -499,7 +374,8 @@ func (n *Node) flush(l *log) {
 func (n *Node) copyTo(l *log, region RegionID, first bool) {
 	if first || n.mut&mutPayloadOnce == 0 {
 		for _, p := range l.payloads {
-			n.emit(Effect{Kind: EffectStoreCells, Log: l.id, Region: region, Seq: uint64(p.cell), Data: l.data[p.from:p.to]})
+			e := add(&n.out, EffectStoreCells, l.id)
+			e.Region, e.Seq, e.Data = region, uint64(p.cell), l.data[p.from:p.to]
 		}
 	}
 	seq := l.first
@@ -510,13 +386,13 @@ func (n *Node) copyTo(l *log, region RegionID, first bool) {
 		// A run ends at the end of the ring.
 		run := min(uint64(len(l.words)-at)/RecordWords, maxRun, n.cfg.Slots-seq&(n.cfg.Slots-1))
 		end := at + int(run)*RecordWords
-		n.emit(Effect{Kind: EffectStoreSlots, Log: l.id, Region: region, Seq: seq, Words: l.words[at:end]})
+		e := add(&n.out, EffectStoreSlots, l.id)
+		e.Region, e.Seq, e.Words = region, seq, l.words[at:end]
 		at, seq = end, seq+run
 	}
-	n.emit(Effect{
-		Kind: EffectPublish, Log: l.id, Region: region,
-		Old: CommitWord{l.epoch, false, l.first}.Pack(), New: CommitWord{l.epoch, false, l.next}.Pack(),
-	})
+	e := add(&n.out, EffectPublish, l.id)
+	e.Region = region
+	e.Old, e.New = CommitWord{l.epoch, false, l.first}.Pack(), CommitWord{l.epoch, false, l.next}.Pack()
 }
 
 // giveBack frees cells whose last record is on its way: a later batch may write
@@ -535,8 +411,8 @@ func (n *Node) collectGarbage(l *log) {
 	done := 0
 	defer func() { l.doomed = slices.Delete(l.doomed, 0, done) }()
 	for ; done < len(l.doomed); done++ {
-		t := l.q.find(l.doomed[done])
-		if t != nil && t.state.Terminal() && t.collected {
+		t := &l.q.tasks[l.doomed[done].place]
+		if t.used && t.order == l.doomed[done].order && t.state.Terminal() && t.collected {
 			if t.seq >= l.published {
 				return
 			}
@@ -556,7 +432,7 @@ func (n *Node) forgotten(log Core, id TaskID) {
 		n.out[last].More++
 		return
 	}
-	n.emit(Effect{Kind: EffectForget, Log: log, ID: id})
+	add(&n.out, EffectForget, log).ID = id
 }
 
 func set(cores []Core) quorum.Set {

@@ -42,19 +42,19 @@ func (s TaskState) Terminal() bool { return s >= StateDone }
 // Arg is the log it moves or moved to, Arg2 the state.
 type task struct {
 	Record
-	state TaskState
-	// refused says that Hop is one that this log refused.
-	refused bool
-	// collected tombstones have nobody to tell any more.
-	collected bool
 	// order is the place in the queue among equals; seq the last record.
 	order, seq uint64
 	// heap is the place in the ready or delayed heap plus one, 0 in none.
 	heap  int32
 	place int32 // Where the entry stands.
-	late  bool  // In the delayed heap.
-	laned bool  // In the lane of its priority.
-	used  bool
+	state TaskState
+	// refused says that Hop is one that this log refused.
+	refused bool
+	// collected tombstones have nobody to tell any more.
+	collected bool
+	late      bool // In the delayed heap.
+	laned     bool // In the lane of its priority.
+	used      bool
 }
 
 // Bits above the state in Arg2 of a snapshot's record.
@@ -101,11 +101,28 @@ func (q *queue) clone() *queue {
 
 // find returns the entry of an ID, or nil.
 func (q *queue) find(id TaskID) *task {
-	i := q.index.find(q.tasks, id)
+	i := q.index.find(q.tasks, &id)
 	if i < 0 {
 		return nil
 	}
 	return &q.tasks[i]
+}
+
+// after returns the entry of an ID, or nil, where the one before it in a run was t,
+// or nil: what came together stands together.
+func (q *queue) after(t *task, id *TaskID) *task {
+	if t != nil {
+		if i := int(t.place) - 1; i >= 0 && q.tasks[i].used && q.tasks[i].is(id) {
+			return &q.tasks[i]
+		}
+		if i := int(t.place) + 1; i < len(q.tasks) && q.tasks[i].used && q.tasks[i].is(id) {
+			return &q.tasks[i]
+		}
+	}
+	if i := q.index.find(q.tasks, id); i >= 0 {
+		return &q.tasks[i]
+	}
+	return nil
 }
 
 // records is how many records a snapshot of the queue has.
@@ -121,18 +138,26 @@ func (q *queue) insert(r *Record, state TaskState) *task {
 	}
 	t := &q.tasks[i]
 	q.order++
-	*t = task{Record: *r, order: q.order, seq: r.Seq, place: i, used: true}
+	t.become(r, q.order, i)
 	q.index.add(q.tasks, i)
 	q.enter(t, state)
 	return t
 }
 
 func (q *queue) remove(t *task) {
-	q.leave(t)
-	q.index.remove(q.tasks, t.ID)
-	i := t.place
-	*t = task{}
-	q.spare = append(q.spare, i)
+	if !t.state.Terminal() {
+		q.leave(t)
+	}
+	q.index.remove(q.tasks, t.place)
+	t.state, t.used = StateNone, false // The rest is written anew with the next task.
+	q.spare = append(q.spare, t.place)
+}
+
+// become makes an entry that of a record's task, in no state yet.
+func (t *task) become(r *Record, order uint64, place int32) {
+	t.Record = *r
+	t.state, t.refused, t.collected, t.late, t.laned, t.used = StateNone, false, false, false, false, true
+	t.order, t.seq, t.heap, t.place = order, r.Seq, 0, place
 }
 
 // set moves an entry to another state.
@@ -175,7 +200,7 @@ func (q *queue) leave(t *task) {
 	case t.laned:
 		t.laned = false
 		q.waiting--
-		q.lanes[t.Prio&MaxPrio].live--
+		q.lanes[t.Prio&MaxPrio].drop(t.order)
 	case t.heap != 0 && t.late:
 		t.late = false
 		q.waiting--
@@ -192,9 +217,12 @@ func (q *queue) leave(t *task) {
 func (q *queue) apply(r *Record, t *task) (freed Ref) {
 	switch r.Kind {
 	case KindEnqueue:
-		if !q.seen.has(r.ID) {
-			q.seen.add(r.ID)
+		if q.seen.add(r.ID) {
 			q.insert(r, StateReady)
+		}
+	case KindClaim, KindDone:
+		if t != nil && fits(r, t) {
+			return q.attempt(t, r)
 		}
 	case KindCancel:
 		return q.cancel(t, r)
@@ -259,17 +287,28 @@ func fits(r *Record, t *task) bool {
 	return false
 }
 
-// advance performs a record that fits.
+// attempt begins an attempt or takes its end, as a record says that fits. Most
+// records are of these kinds.
+func (q *queue) attempt(t *task, r *Record) (freed Ref) {
+	t.seq = r.Seq
+	if r.Kind == KindClaim {
+		t.Attempt, t.Token, t.NotBefore = r.Attempt, r.Token, 0
+		q.leave(t)
+		t.state = StateClaimed
+		q.claimed++
+		return Ref{}
+	}
+	freed, t.Payload = t.Payload, r.Payload
+	t.collected = t.Flags&Detached != 0
+	t.state = StateDone
+	q.claimed--
+	return freed
+}
+
+// advance performs another record that fits.
 func (q *queue) advance(t *task, r *Record) (freed Ref) {
 	t.seq = r.Seq
 	switch r.Kind {
-	case KindClaim:
-		t.Attempt, t.Token, t.NotBefore = r.Attempt, r.Token, 0
-		q.set(t, StateClaimed)
-	case KindDone:
-		freed, t.Payload = t.Payload, r.Payload
-		t.collected = t.Flags&Detached != 0
-		q.set(t, StateDone)
 	case KindRetry:
 		if t.Flags&CancelAsked != 0 {
 			return q.end(t, StateCancelled)
@@ -351,7 +390,7 @@ func (q *queue) arrive(t *task, r *Record) (freed Ref) {
 	q.leave(t)
 	q.order++
 	freed = t.Payload
-	*t = task{Record: *r, order: q.order, seq: r.Seq, place: t.place, used: true}
+	t.become(r, q.order, t.place)
 	q.enter(t, StateReady)
 	return freed
 }

@@ -103,23 +103,23 @@ type Ref struct {
 
 // Record is one step of a log. Fields that a kind does not use are zero.
 type Record struct {
-	Kind      Kind
-	Epoch     uint32
 	Seq       uint64 // Its place in the log of its epoch, from 0.
 	ID        TaskID
+	NotBefore uint64 // Microseconds since the run began.
+	Deadline  uint64 // The same; 0 is none.
+	Payload   Ref
+	Epoch     uint32
+	Token     uint32
+	Hop       uint16
+	Attempt   uint16
+	Arg       uint16
+	Arg2      uint16
+	Kind      Kind
 	Mode      Mode
 	Prio      uint8
 	Crashes   uint8 // Deaths of workers that ran it, takeover kills apart.
-	Hop       uint16
-	Attempt   uint16
-	Token     uint32
-	Arg       uint16
-	Arg2      uint16
 	Flags     Flags
-	Payload   Ref
-	NotBefore uint64 // Microseconds since the run began.
-	Deadline  uint64 // The same; 0 is none.
-	Affinity  Core   // The core it should run on plus one; 0 is any.
+	Affinity  Core // The core it should run on plus one; 0 is any.
 }
 
 // spans reports whether one record of this kind may speak of several tasks: what
@@ -131,6 +131,11 @@ func (k Kind) spans() bool { return k == KindClaim || k == KindDone || k == Kind
 func (span *Record) joins(r *Record) bool {
 	return span.Kind == r.Kind && span.Kind != KindNone && r.ID.N == span.ID.N+uint64(span.Arg2)+1 && r.ID.Stream == span.ID.Stream &&
 		r.Attempt == span.Attempt && r.Token == span.Token && r.Mode == span.Mode && r.Payload.Bytes == 0 && span.Payload.Bytes == 0 && span.Arg2 < 1<<16-1
+}
+
+// likens reports whether submitting r is submitting another task like it.
+func (r *Record) likens(o *Record) bool {
+	return r.Mode == o.Mode && r.Prio == o.Prio && r.Flags == o.Flags && r.NotBefore == o.NotBefore && r.Deadline == o.Deadline && r.Affinity == o.Affinity
 }
 
 // Each yields the record once for each task that it speaks of: a claim, a done

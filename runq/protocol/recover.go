@@ -515,7 +515,7 @@ func (n *Node) activated(l *log, ev *Event) {
 	for _, i := range rec.all {
 		t := &l.q.tasks[i]
 		if t.seq = 0; t.state.Terminal() && t.collected {
-			l.doomed = append(l.doomed, t.ID)
+			l.doomed = append(l.doomed, laneEntry{t.place, t.order})
 		}
 	}
 	for _, e := range rec.reports {

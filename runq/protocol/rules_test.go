@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"runtime"
@@ -254,6 +255,8 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 				// Some stand in the queue all the time: a snapshot has to list them.
 				var buf []Effect
 				payload, events := []byte("sixty-four bytes or so"), make([]Event, batch)
+				payloads := bytes.Repeat(payload, batch)
+				runs := false // Batches come as runs and as single tasks in turn.
 				for range 8 {
 					buf = n.Step(&Event{Kind: EventSubmit, Task: Record{ID: n.Allocate(), NotBefore: MaxTime}}, buf[:0])
 				}
@@ -263,8 +266,11 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 					for i := range events {
 						events[i] = Event{Kind: EventSubmit, Task: Record{ID: n.Allocate(), Flags: Detached}, Payload: payload}
 					}
-					first := events[0].Task.ID
-					buf = n.StepAll(events, buf[:0])
+					first, parts := events[0].Task.ID, events
+					if runs = !runs; runs {
+						events[0].More, events[0].Payload, parts = uint16(batch-1), payloads, events[:1]
+					}
+					buf = n.StepAll(parts, buf[:0])
 					events[0] = Event{Kind: EventIdle, Count: batch}
 					buf = n.StepAll(events[:1], buf[:0])
 					for i := range events {
@@ -272,7 +278,10 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 						id.N += uint64(i)
 						events[i] = Event{Kind: EventFinished, ID: id, Attempt: 1, Token: 1}
 					}
-					buf = n.StepAll(events, buf[:0])
+					if events[0].More = 0; runs {
+						events[0].More = uint16(batch - 1)
+					}
+					buf = n.StepAll(parts, buf[:0])
 					if l.head != head {
 						checkpoints, head = checkpoints+1, l.head
 					}

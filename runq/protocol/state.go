@@ -11,7 +11,7 @@ func (n *Node) Clone() *Node {
 	c := *n
 	c.peers, c.views = slices.Clone(n.peers), slices.Clone(n.views)
 	c.closed = maps.Clone(n.closed)
-	c.out, c.post, c.scratch = nil, nil, nil
+	c.out, c.post, c.refs, c.scratch = nil, nil, nil, nil
 	c.logs = make([]*log, len(n.logs))
 	for i, l := range n.logs {
 		if l != nil {
@@ -48,7 +48,7 @@ func (l *log) clone() *log {
 func CloneEffects(effects []Effect) []Effect {
 	c := slices.Clone(effects)
 	for i := range c {
-		c[i].Words, c[i].Data = slices.Clone(c[i].Words), slices.Clone(c[i].Data)
+		c[i].Words, c[i].Data, c[i].Refs = slices.Clone(c[i].Words), slices.Clone(c[i].Data), slices.Clone(c[i].Refs)
 	}
 	return c
 }

@@ -77,8 +77,8 @@ func (v *vector) has(id TaskID) bool {
 	if s == nil {
 		return false
 	}
-	if id.N <= s.upto {
-		return true
+	if id.N <= s.upto || len(s.extra) == 0 {
+		return id.N <= s.upto
 	}
 	_, found := slices.BinarySearch(s.extra, id.N)
 	return found
@@ -95,10 +95,14 @@ func (v *vector) follows(id TaskID) bool {
 	return id.N == 1 || s != nil && id.N == s.upto+1
 }
 
-// add remembers an ID.
-func (v *vector) add(id TaskID) {
+// add remembers an ID, and reports whether it is new.
+func (v *vector) add(id TaskID) bool {
+	if s := v.find(id.Stream); s != nil && id.N == s.upto+1 && len(s.extra) == 0 {
+		s.upto++ // Its stream is open, or it would not be there.
+		return true
+	}
 	if v.has(id) {
-		return
+		return false
 	}
 	s := v.stream(id.Stream)
 	v.extras -= len(s.extra)
@@ -110,6 +114,7 @@ func (v *vector) add(id TaskID) {
 		s.extra = slices.Insert(s.extra, at, id.N)
 	}
 	v.extras += len(s.extra)
+	return true
 }
 
 // raise remembers everything of a stream up to n.

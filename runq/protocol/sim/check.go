@@ -46,6 +46,7 @@ type history struct {
 	maxToken uint32
 	deaths   int // Processes that died by themselves while they ran it.
 	at       place
+	was      place // Where it stood in the log that offered it to that of at.
 }
 
 // over reports whether an acknowledged answer says that the task has ended.
@@ -226,7 +227,11 @@ func (c *checker) learn(at reign, seq uint64, words [protocol.RecordWords]uint64
 	c.count("record", r.Kind.String())
 	switch r.Kind {
 	case protocol.KindEnqueue, protocol.KindMoveIn:
-		c.task(r.ID).at = place{at, seq, r.Payload}
+		h := c.task(r.ID)
+		if h.at.log != at.log {
+			h.was = h.at
+		}
+		h.at = place{at, seq, r.Payload}
 	case protocol.KindSnapTask:
 		switch state := protocol.TaskState(r.Arg2 & 0xff); state {
 		case protocol.StateMoving, protocol.StateMoved, protocol.StateRefused:
@@ -292,7 +297,7 @@ func (c *checker) answered(p *process, e *protocol.Effect) {
 			c.fail("absent stays absent", "%v was accepted after it was answered absent", e.ID)
 		}
 		h.acked = true
-		c.durable(e.ID, h)
+		c.durable(e, h)
 	case protocol.CodeAbsent:
 		if h.acked || h.starts > 0 {
 			c.fail("absent stays absent", "%v was answered absent, and it was accepted or started", e.ID)
@@ -327,25 +332,36 @@ func (c *checker) accepted(_ *process, e *protocol.Effect, h *history) {
 }
 
 // durable checks I3 for a task that was just acknowledged.
-func (c *checker) durable(id protocol.TaskID, h *history) {
-	w := c.w.arbiter(h.at.log)
-	if h.at.epoch == 0 || w.ActiveEpoch != h.at.epoch || h.ended {
+func (c *checker) durable(e *protocol.Effect, h *history) {
+	at := h.at
+	if at.log != e.Log && h.was.log == e.Log && c.moving(e) {
+		at = h.was // The log that offers a task answers for it until another one has it whole.
+	}
+	w := c.w.arbiter(at.log)
+	if at.epoch == 0 || w.ActiveEpoch != at.epoch || h.ended {
 		return // It went on before the answer came; conserved speaks for it.
 	}
 	copies := 0
 	for member := range w.InSync(c.w.cfg.Cores).All() {
-		r := c.w.regions[protocol.RegionID{Log: h.at.log, Host: protocol.Core(member), Epoch: h.at.epoch}]
+		r := c.w.regions[protocol.RegionID{Log: at.log, Host: protocol.Core(member), Epoch: at.epoch}]
 		if r == nil {
 			continue // Lost since it was published.
 		}
-		if _, ok := h.at.ref.Read(r.arena); !ok && !r.rotten || protocol.UnpackCommit(r.commit).Tail <= h.at.seq {
-			c.fail("I3 acknowledged is replicated", "%v is acknowledged and not in the copy at %d", id, member)
+		if _, ok := at.ref.Read(r.arena); !ok && !r.rotten || protocol.UnpackCommit(r.commit).Tail <= at.seq {
+			c.fail("I3 acknowledged is replicated", "%v is acknowledged and not in the copy at %d", e.ID, member)
 		}
 		copies++
 	}
 	if copies == 0 && !c.excused {
-		c.fail("I3 acknowledged is replicated", "%v is acknowledged and in no copy", id)
+		c.fail("I3 acknowledged is replicated", "%v is acknowledged and in no copy", e.ID)
 	}
+}
+
+// moving reports whether the log that answers for a task has it on offer.
+func (c *checker) moving(e *protocol.Effect) bool {
+	return slices.ContainsFunc(c.statesOf(e.Log), func(state func(protocol.TaskID) protocol.TaskState) bool {
+		return state(e.ID) == protocol.StateMoving
+	})
 }
 
 // running returns a process that has not ended and runs a task, or nil.
@@ -388,6 +404,20 @@ func (c *checker) begun(p *process, e *protocol.Effect) {
 		c.fail("payload", "%v has no valid payload", e.ID)
 	} else if ok && h.payload != nil && string(data) != string(h.payload) && !zombie {
 		c.fail("payload", "%v runs with the payload %x, not %x", e.ID, data, h.payload)
+	}
+}
+
+// runs counts events and effects that speak of several tasks.
+func (c *checker) runs(evs []protocol.Event, effects []protocol.Effect) {
+	for i := range evs {
+		if evs[i].More > 0 {
+			c.count("run of", evs[i].Kind.String())
+		}
+	}
+	for i := range effects {
+		if e := &effects[i]; e.Kind == protocol.EffectBegin && e.More > 0 {
+			c.count("run of", e.Kind.String())
+		}
 	}
 }
 

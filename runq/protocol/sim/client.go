@@ -10,6 +10,7 @@ type request struct {
 	task     protocol.Record
 	payload  []byte
 	where    protocol.Core // The log to ask.
+	own      bool          // The worker submitted it by itself.
 	acked    bool
 	resolved bool // Known to have ended, or never to have begun.
 	asked    int64
@@ -32,9 +33,7 @@ func (s *sim) act() {
 				return // More than a small ring has room for would be refused.
 			}
 		}
-		for range s.burst() {
-			s.submitNew(log)
-		}
+		s.submitNew(log, s.burst())
 		return
 	}
 	if len(s.requests) == 0 {
@@ -96,9 +95,38 @@ func (s *sim) burst() int {
 	return min(2+s.rng.IntN(12), s.tasks-len(s.requests))
 }
 
-// submitNew allocates an ID and submits a task.
-func (s *sim) submitNew(log protocol.Core) {
-	if s.streams[log] == 0 || s.rng.IntN(12) == 0 && !s.crowded {
+// submitNew submits tasks, those of a burst half of the time as runs of tasks that
+// are alike.
+func (s *sim) submitNew(log protocol.Core, burst int) {
+	alike := burst > 1 && s.rng.IntN(2) == 0
+	var first *request
+	var payloads []byte
+	var evs []protocol.Event
+	for range burst {
+		r := s.newRequest(log, first)
+		if r == nil {
+			return
+		}
+		if !alike {
+			s.request(r, protocol.Event{Kind: protocol.EventSubmit})
+			continue
+		}
+		if first == nil {
+			first, payloads = r, make([]byte, 0, burst*len(r.payload))
+		}
+		from := len(payloads)
+		payloads = append(payloads, r.payload...)
+		r.asked, r.payload = s.w.now, payloads[from:]
+		evs = protocol.Join(evs, &protocol.Event{Kind: protocol.EventSubmit, ID: r.id, Log: log, Task: r.task, Payload: r.payload})
+	}
+	for _, ev := range evs {
+		s.post(s.w.arbiter(log).Owner, ev)
+	}
+}
+
+// newRequest allocates an ID and draws a task for it, or one like another one.
+func (s *sim) newRequest(log protocol.Core, like *request) *request {
+	if s.streams[log] == 0 || like == nil && s.rng.IntN(12) == 0 && !s.crowded {
 		if s.streams[log] != 0 {
 			s.broadcast(protocol.Event{Kind: protocol.EventStreamClosed, Core: log, Incarnation: s.streams[log]})
 		}
@@ -106,7 +134,8 @@ func (s *sim) submitNew(log protocol.Core) {
 		s.streams[log], s.numbers[log] = uint32(s.w.incarnations[log]), 0
 	}
 	var id protocol.TaskID
-	if p := s.w.procs[log]; !s.crowded && s.rng.IntN(3) == 0 && !p.dead && p.life > 0 {
+	own := like != nil && like.own || like == nil && !s.crowded && s.rng.IntN(3) == 0
+	if p := s.w.procs[log]; own && !p.dead && p.life > 0 {
 		id = p.node.Allocate() // The worker submits by itself.
 	} else {
 		s.numbers[log]++
@@ -114,9 +143,9 @@ func (s *sim) submitNew(log protocol.Core) {
 	}
 	if s.byID[id] != nil {
 		s.w.check.fail("identities", "%v was given out twice", id)
-		return
+		return nil
 	}
-	r := &request{id: id, where: log, task: protocol.Record{
+	r := &request{id: id, where: log, own: own, task: protocol.Record{
 		ID: id, Mode: protocol.Mode(s.rng.IntN(3)), Prio: uint8(s.rng.IntN(3)),
 	}}
 	if s.rng.IntN(4) == 0 || s.crowded {
@@ -125,7 +154,12 @@ func (s *sim) submitNew(log protocol.Core) {
 	if s.rng.IntN(4) == 0 {
 		r.task.NotBefore = uint64(s.w.now)/1000 + uint64(s.rng.IntN(300))
 	}
-	r.payload = make([]byte, 1+s.rng.IntN(90))
+	size := 1 + s.rng.IntN(90)
+	if like != nil {
+		r.task, size = like.task, len(like.payload)
+		r.task.ID = id
+	}
+	r.payload = make([]byte, size)
 	for i := range r.payload {
 		r.payload[i] = byte(id.N) + byte(i)
 	}
@@ -133,7 +167,7 @@ func (s *sim) submitNew(log protocol.Core) {
 	h.mode, h.payload = r.task.Mode, r.payload
 	s.requests = append(s.requests, r)
 	s.byID[id] = r
-	s.request(r, protocol.Event{Kind: protocol.EventSubmit})
+	return r
 }
 
 // request sends an event about a task to whoever owns its log now.
@@ -240,8 +274,15 @@ func (s *sim) onBegin(p *process, e *protocol.Effect) {
 	if s.rng.IntN(20) == 0 {
 		took = 10 * int64(s.w.cfg.Lease.Length) // A long body is no fault.
 	}
-	p.running = append(p.running, attempt{log: e.Log, id: e.ID, attempt: e.Attempt, token: e.Token, ends: s.w.now + took})
+	ends := s.w.now + took
+	if last := len(p.running) - 1; last >= 0 && !hasResult(e.ID) && p.running[last].id.N+1 == e.ID.N {
+		ends = p.running[last].ends // Runs of them end at once.
+	}
+	p.running = append(p.running, attempt{log: e.Log, id: e.ID, attempt: e.Attempt, token: e.Token, ends: ends})
 }
+
+// hasResult reports whether a task ends with a result: those of some streams do not.
+func hasResult(id protocol.TaskID) bool { return id.Incarnation%2 != 0 }
 
 // finished returns the end of an attempt that is due.
 func (s *sim) finished(p *process) (protocol.Event, bool) {
@@ -254,7 +295,7 @@ func (s *sim) finished(p *process) (protocol.Event, bool) {
 		ev := protocol.Event{Kind: protocol.EventFinished, Log: a.log, ID: a.id, Attempt: a.attempt, Token: a.token}
 		if a.stop || s.rng.IntN(6) == 0 && !s.draining {
 			ev.Outcome, ev.NotBefore = protocol.OutcomeRetry, uint64(s.w.now)/1000+uint64(s.rng.IntN(100))
-		} else {
+		} else if hasResult(a.id) {
 			ev.Payload = resultOf(a.id, a.token)
 		}
 		return ev, true

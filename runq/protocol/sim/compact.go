@@ -179,7 +179,7 @@ func encodeProcess(b []byte, p *process, end func(string, []byte)) []byte {
 		b = binary.AppendUvarint(b, uint64(e.Kind)<<16|uint64(e.Code)<<8|uint64(e.Log))
 		b = binary.AppendUvarint(b, e.New)
 		b = binary.AppendUvarint(b, e.Seq<<8|uint64(e.Region.Host))
-		b = binary.AppendUvarint(b, e.ID.N)
+		b = binary.AppendUvarint(b, e.ID.N|uint64(e.More)<<48)
 	}
 	end("program", b)
 	for _, ev := range []*protocol.Event{p.abort, p.next} {

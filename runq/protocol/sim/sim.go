@@ -257,9 +257,12 @@ func (s *sim) work(p *process) {
 		if !ok {
 			break
 		}
-		evs = append(evs, ev)
+		evs = protocol.Join(evs, &ev)
+		if !hasResult(ev.ID) {
+			limit = max(limit, 4)
+		}
 		if s.faulty(Duplicate, 8) {
-			p.inbox = append(p.inbox, ev)
+			p.inbox = append(p.inbox, evs[len(evs)-1]) // A run, perhaps.
 		}
 	}
 	for i := 0; i < len(s.parcels) && len(evs) < limit; i++ {

@@ -34,6 +34,10 @@ func Required() map[string][]string {
 		},
 		"step": {"swap to RECOVERING", "swap to ACTIVE", "swap to HANDED", "hand to a stand-in", "copies go to better hosts", "takeover complete", "tombstone dropped"},
 	}
+	for _, kind := range []protocol.EventKind{protocol.EventSubmit, protocol.EventFinished, protocol.EventCollect} {
+		need["run of"] = append(need["run of"], kind.String())
+	}
+	need["run of"] = append(need["run of"], protocol.EffectBegin.String())
 	for _, kind := range protocol.Kinds() {
 		need["record"] = append(need["record"], kind.String())
 	}

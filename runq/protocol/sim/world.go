@@ -196,6 +196,7 @@ func (w *world) step(p *process, evs ...protocol.Event) {
 	if w.onStep != nil {
 		w.onStep(p, evs, effects)
 	}
+	w.check.runs(evs, effects)
 	p.life = p.node.Incarnation()
 	p.program, p.pc, p.part = effects, 0, 0
 	p.encoded, p.dull = nil, 0
@@ -299,8 +300,10 @@ func (w *world) do(p *process, e *protocol.Effect) (ok bool, result *protocol.Ev
 			w.onAnswer(p, one)
 		}
 	case protocol.EffectBegin:
-		w.check.begun(p, e)
-		w.onBegin(p, e)
+		for one := range e.Each {
+			w.check.begun(p, one)
+			w.onBegin(p, one)
+		}
 	case protocol.EffectStop:
 		for i := range p.running {
 			if p.running[i].id == e.ID {
