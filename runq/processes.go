@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coreplica/coreplica/numa"
 	"github.com/coreplica/coreplica/replica/clock"
 	"github.com/coreplica/coreplica/runq/internal/proc"
 	"github.com/coreplica/coreplica/runq/internal/shm"
@@ -108,7 +109,7 @@ func (f *processes) boot(core protocol.Core, crashed bool) (link, error) {
 	}
 	f.lives[core]++
 	before := q.mem.Heartbeat(core).Incarnation
-	w, err := proc.Spawn(int(core), f.lives[core], proc.SpawnOptions{Log: q.opts.Logger, Env: q.opts.Env})
+	w, err := proc.Spawn(int(core), f.lives[core], proc.SpawnOptions{Log: q.opts.Logger, Env: q.opts.Env, CPUs: numa.ListOf(q.seats[core].cpu)})
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +154,7 @@ func (f *processes) attend(p *process) {
 		}
 	})
 	dead := make(chan bool, 1)
-	go func() { dead <- f.bury(p) }()
+	p.w.Over(func(exit proc.Exit) { dead <- f.bury(p, exit) })
 	var notes []notice
 	err := p.link.Receive(func(frame proc.Frame) error {
 		notes = notes[:0]
@@ -181,9 +182,8 @@ func (f *processes) attend(p *process) {
 
 // bury tells of a death when it is seen, which is as soon as the worker can do
 // nothing more.
-func (f *processes) bury(p *process) (crashed bool) {
+func (f *processes) bury(p *process, exit proc.Exit) (crashed bool) {
 	q := f.q
-	exit := p.w.Over()
 	f.mu.Lock()
 	if f.live[p.core] == p {
 		f.live[p.core] = nil

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -10,6 +11,9 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreplica/coreplica/internal/testkit"
+	"github.com/coreplica/coreplica/numa"
 )
 
 // kindCounters hands a worker the page that it counts in.
@@ -119,6 +123,54 @@ func awaitCounting(t *testing.T, c *counters) {
 	}
 }
 
+// overOf waits until a worker is over.
+func overOf(t *testing.T, w *Worker) Exit {
+	t.Helper()
+	exit := make(chan Exit, 1)
+	w.Over(func(e Exit) { exit <- e })
+	select {
+	case e := <-exit:
+		return e
+	case <-time.After(patience):
+		t.Fatal("the worker is not over")
+		return Exit{}
+	}
+}
+
+// Who listens for ends keeps off the CPU of the worker, and the process may run
+// where it could before, also where the goroutine begins on its first thread.
+func TestListenersKeepOff(t *testing.T) {
+	testkit.Need(t, testkit.TwoCPUs)
+	before, err := numa.Affinity(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const listeners = 20
+	cpus := before[:1]
+	all := make(chan struct{})
+	heard := make(chan error, listeners)
+	for range listeners {
+		go aside(cpus, func() {
+			<-all
+			got, err := numa.Affinity(0)
+			if err == nil && (got.Has(cpus[0]) || len(got) == 0 || unix.Gettid() == os.Getpid()) {
+				err = fmt.Errorf("thread %d of process %d listens on CPUs %v, and the worker has %v", unix.Gettid(), os.Getpid(), got, cpus)
+			}
+			heard <- err
+		})
+	}
+	close(all)
+	for range listeners {
+		if err := <-heard; err != nil {
+			t.Error(err)
+		}
+	}
+	after, err := numa.Affinity(os.Getpid())
+	if err != nil || !after.Equal(before) {
+		t.Errorf("the process may run on %v, %v, and could on %v", after, err, before)
+	}
+}
+
 // Once a worker is over, none of its threads stores anything more, though it may
 // not be dead yet.
 func TestNothingRunsOnceOver(t *testing.T) {
@@ -134,7 +186,7 @@ func TestNothingRunsOnceOver(t *testing.T) {
 		if err := Kill(w.Pidfd()); err != nil {
 			t.Fatal(err)
 		}
-		exit := w.Over()
+		exit := overOf(t, w)
 		at, dead := c.read(), Exited(w.Pidfd())
 		overs += time.Since(start)
 		if want := (Exit{-1, syscall.SIGKILL, false}); exit != want {
@@ -176,7 +228,7 @@ func TestEndOfTheLoopIsNoEnd(t *testing.T) {
 	if err := w.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if exit := w.Over(); exit.Signal != syscall.SIGKILL || !exit.Ours {
+	if exit := overOf(t, w); exit.Signal != syscall.SIGKILL || !exit.Ours {
 		t.Errorf("exit %+v of our kill", exit)
 	}
 }
@@ -190,7 +242,7 @@ func TestOverOfAnOrdinaryEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if exit := w.Over(); exit != (Exit{}) {
+	if exit := overOf(t, w); exit != (Exit{}) {
 		t.Errorf("exit %+v of one that ended by itself", exit)
 	}
 	select {

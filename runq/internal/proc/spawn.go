@@ -8,12 +8,15 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coreplica/coreplica/numa"
 )
 
 // SpawnOptions say how a worker is started.
@@ -23,6 +26,10 @@ type SpawnOptions struct {
 	Log *slog.Logger
 	// Env is added to the environment.
 	Env []string
+	// CPUs are those that the worker will bind itself to, none for all. Its end is
+	// listened for on others: while the kernel takes a process apart, nobody else
+	// may run there.
+	CPUs numa.List
 }
 
 // outputPatience bounds the wait for output that a worker's own children hold open.
@@ -52,6 +59,8 @@ type Worker struct {
 	done   chan struct{}
 	exit   Exit
 	over   chan struct{}
+	mu     sync.Mutex // Of heirs.
+	heirs  []func(Exit)
 	once   sync.Once
 }
 
@@ -118,7 +127,7 @@ func spawn(index int, life uint64, o SpawnOptions) (*Worker, error) {
 		}
 		return nil, err
 	}
-	go w.listen(died)
+	go aside(o.CPUs, func() { w.listen(died) })
 	go w.reap(died, lines)
 	return w, nil
 }
@@ -138,26 +147,68 @@ func (w *Worker) watch(fd int) (<-chan struct{}, error) {
 	return died, nil
 }
 
-// overPoll is how often a process that ends is looked at, until it is over.
-const overPoll = 200 * time.Microsecond
+// aside runs a function on a thread of its own, away from some CPUs where there are
+// others.
+func aside(cpus numa.List, f func()) {
+	runtime.LockOSThread() // For good: the thread ends with the goroutine.
+	if unix.Gettid() == os.Getpid() {
+		// Its affinity passes for the process's. While it is kept, another
+		// goroutine is on another thread.
+		defer runtime.UnlockOSThread()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			aside(cpus, f)
+		}()
+		<-done
+		return
+	}
+	if all, err := numa.Affinity(0); err == nil {
+		if others := all.Minus(cpus); len(others) > 0 {
+			_ = numa.Rebind(others) // Else news may be late.
+		}
+	}
+	f()
+}
+
+// How often a process that ends is looked at, until it is over. Most are at the
+// first or second look; one whose loop alone has ended may live on.
+const (
+	firstNap = 100 * time.Microsecond
+	lastNap  = 5 * time.Millisecond
+)
 
 // listen notices that the worker is over. It has the page to itself once the
 // process is dead, since reap rings then.
 func (w *Worker) listen(died <-chan struct{}) {
 	w.knell.await()
-	tick := time.NewTicker(overPoll)
-	defer tick.Stop()
+	nap := firstNap
 	// The number is ours until the process is reaped, which follows its death.
-	for dead := false; !dead && !over(w.cmd.Process.Pid); {
-		select {
-		case <-died:
-			dead = true
-		case <-tick.C:
-		}
+	for !isClosed(died) && !over(w.cmd.Process.Pid) {
+		// Timers of the runtime may be a millisecond late.
+		ts := unix.NsecToTimespec(nap.Nanoseconds())
+		_ = unix.Nanosleep(&ts, nil)
+		nap = min(nap+nap/16, lastNap)
 	}
+	w.mu.Lock()
 	close(w.over)
+	heirs := w.heirs
+	w.heirs = nil
+	w.mu.Unlock()
+	for _, tell := range heirs {
+		tell(w.last())
+	}
 	<-w.done
 	_ = w.knell.unmap() // A page more or less.
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // reap waits for the death by pidfd first: the descriptor that package os waits
@@ -186,12 +237,25 @@ func (w *Worker) PID() int { return w.cmd.Process.Pid }
 // Done is closed when the worker is dead and waited for.
 func (w *Worker) Done() <-chan struct{} { return w.done }
 
-// Over waits until no thread of the worker will perform one more instruction, and
-// says how it ended. A worker that was killed is over before it is dead, by the time
-// that the kernel takes for its memory. One that ends in another way is over when
-// Done is closed.
-func (w *Worker) Over() Exit {
-	<-w.over
+// Over has a function called when no thread of the worker will perform one more
+// instruction, with how it ended. A worker that was killed is over before it is dead,
+// by the time that the kernel takes for its memory. One that ends in another way is over
+// when Done is about to be closed. The call comes from the thread that notices, which
+// is the quickest, or from Over itself if the worker is over already.
+func (w *Worker) Over(tell func(Exit)) {
+	w.mu.Lock()
+	before := !isClosed(w.over)
+	if before {
+		w.heirs = append(w.heirs, tell)
+	}
+	w.mu.Unlock()
+	if !before {
+		tell(w.last())
+	}
+}
+
+// last says how a worker that is over ended.
+func (w *Worker) last() Exit {
 	if Exited(w.pidfd) {
 		return w.Exit()
 	}
