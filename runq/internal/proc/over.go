@@ -23,12 +23,19 @@ const (
 // share memory with it, while the kernel may yet need milliseconds to take its memory
 // apart, and longer to tell.
 //
+// A thread that has let go of its memory has no program (exit_mm in kernel/exit.c,
+// proc_exe_link in fs/proc/base.c). That says the same as its flags, and to ask for
+// it holds no memory: who holds it last takes it apart.
+//
 // A process that is being killed gets no more threads (copy_process in
 // kernel/fork.c), so that is looked at first; then no list of its threads is too
 // short but by an end in the midst of it, which their number tells. The number pid
 // must be the caller's to reap: if it is another process's by now, this one is gone.
 func over(pid int) bool {
 	task := "/proc/" + strconv.Itoa(pid) + "/task"
+	if !letGo(task, strconv.Itoa(pid)) {
+		return false
+	}
 	if flags, code, err := threadStat(task, strconv.Itoa(pid)); err != nil || flags&exiting == 0 || code != int(unix.SIGKILL) {
 		return false
 	}
@@ -46,18 +53,22 @@ func over(pid int) bool {
 		return false
 	}
 	for _, tid := range threads {
-		flags, _, err := threadStat(task, tid)
-		gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
-		if !gone && (err != nil || flags&exiting == 0) {
+		if !letGo(task, tid) {
 			return false
 		}
 	}
 	return true
 }
 
+// letGo reports whether a thread has no memory any more, or has gone altogether.
+func letGo(task, tid string) bool {
+	var program [1]byte
+	_, err := unix.Readlink(task+"/"+tid+"/exe", program[:])
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
+}
+
 // threadStat returns a thread's flags and exit code. The kernel holds the thread's
-// memory while it writes them, so whoever asks in the wrong instant takes that apart
-// in the victim's stead, and only is later.
+// memory, if it has any, while it writes them.
 func threadStat(task, tid string) (flags, code int, err error) {
 	fd, err := unix.Open(task+"/"+tid+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
