@@ -164,7 +164,12 @@ func (w *worker) end() {
 // turn does what there is to do, once. It reports whether there was anything.
 func (w *worker) turn() bool {
 	now := w.now()
-	evs := w.hear(now)
+	evs, deaths := w.hear(now)
+	if deaths {
+		// What the dead one did last, the node has not seen, and a takeover that
+		// begins with an old word fails until the next tick.
+		w.look(now)
+	}
 	if now >= w.nextTick {
 		evs = w.tick(now, evs)
 	}
@@ -197,11 +202,11 @@ func stepOf(evs []protocol.Event) int {
 	return 0
 }
 
-// hear takes what is in the inbox. The events are the worker's, so the others are
-// put behind them.
-func (w *worker) hear(now clock.Instant) []protocol.Event {
+// hear takes what is in the inbox, and reports whether somebody has died. The events
+// are the worker's, so the others are put behind them.
+func (w *worker) hear(now clock.Instant) (evs []protocol.Event, deaths bool) {
 	w.taken, w.lying = w.in.take(w.taken, w.lying)
-	evs := w.taken
+	evs = w.taken
 	for i := range evs {
 		ev := &evs[i]
 		ev.Now = now
@@ -211,6 +216,7 @@ func (w *worker) hear(now clock.Instant) []protocol.Event {
 				ev.Kind = 0 // The node knows no such event.
 			}
 		case protocol.EventExited:
+			deaths = true
 			w.exec.Exited(ev.Core, ev.Incarnation)
 			if ev.Crashed {
 				w.crashed = now
@@ -218,7 +224,7 @@ func (w *worker) hear(now clock.Instant) []protocol.Event {
 			}
 		}
 	}
-	return evs
+	return evs, deaths
 }
 
 // mayAsk reports whether to ask for tasks of others: when there is nothing to do
@@ -364,9 +370,7 @@ func (w *worker) perform(program []protocol.Effect, evs []protocol.Event) {
 func (w *worker) resume() {
 	for w.asked && !w.node.Exited() && !w.doomed.Load() {
 		if now := w.now(); w.node.Incarnation() > 0 && now >= w.nextTick {
-			w.ticked, w.nextTick = now, now.Add(w.tickEvery)
-			w.mem.ReadControl(&w.control)
-			w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
+			w.look(now)
 			continue
 		}
 		heir := w.heir
@@ -377,6 +381,13 @@ func (w *worker) resume() {
 			w.start()
 		}
 	}
+}
+
+// look lets the node see the control page as it is now.
+func (w *worker) look(now clock.Instant) {
+	w.ticked, w.nextTick = now, now.Add(w.tickEvery)
+	w.mem.ReadControl(&w.control)
+	w.step(protocol.Event{Kind: protocol.EventTick, Control: &w.control})
 }
 
 // start hands new attempts to the handlers.
