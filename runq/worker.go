@@ -25,7 +25,7 @@ const (
 	// A tick is a small part of a lease. It is also how late a delayed task, or a
 	// result that nobody hurried for, can be.
 	leastTick = 500 * time.Microsecond
-	mostTick  = 5 * time.Millisecond
+	mostTick  = 2 * time.Millisecond
 	// careful is for how long after a crash nothing is claimed ahead: whatever
 	// is claimed when a worker dies is suspected of having killed it.
 	careful = 10 * time.Second
