@@ -26,7 +26,7 @@ func TestPlacementOfHintedPages(t *testing.T) {
 	status := make([]int32, pages)
 	overlooked := 0
 	// The kernel looks at the memory of threads that run, every second of it.
-	for end := time.Now().Add(5 * time.Second); overlooked == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(3 * time.Second); overlooked == 0 && time.Now().Before(end); {
 		for spin := time.Now(); time.Since(spin) < 100*time.Millisecond; {
 		}
 		if err := movePages(addresses, status); err != nil {
