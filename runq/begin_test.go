@@ -102,6 +102,7 @@ func zombieStarts(t *testing.T, env ...string) int {
 // A worker that goes on after its lease begins nothing that it had claimed, but for
 // what stood between the look at the lease and the handler.
 func TestZombieBeginsNothing(t *testing.T) {
+	ofProcesses(t)
 	const rounds, controls = 4, 12
 	with, without := 0, 0
 	for range rounds {
