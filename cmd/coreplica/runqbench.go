@@ -59,7 +59,11 @@ takeover, of which the first claim of an inherited task is the last.`,
 		w := cmd.OutOrStdout()
 		switch {
 		case p.Rounds < 1 || p.Length < 0 || takeovers < 0 || queued < 1 || lease <= 0:
-			return usageError(errors.New("--rounds, --queued and --lease must be above zero, and --length not below"))
+			return usageError(errors.New("--rounds, --queued and --lease must be above zero, and --length and --takeovers not below"))
+		case growth && takeovers > 0:
+			return usageError(errors.New("--growth and --takeovers measure different things: give one of them"))
+		case silent && takeovers == 0:
+			return usageError(errors.New("--silent says how workers fail whose takeovers are timed: add --takeovers N"))
 		case (growth || takeovers > 0) && output.value == "bench":
 			return usageError(errors.New("-o bench is for the comparison of queues alone"))
 		case takeovers > 0:
