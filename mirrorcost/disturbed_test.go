@@ -1,6 +1,7 @@
 package mirrorcost
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,17 +27,18 @@ func TestRestingLegThatIsWrittenTo(t *testing.T) {
 		}
 	}()
 	for _, intrude := range []bool{false, true} {
-		measured, done := make(chan struct{}), make(chan error, 1)
+		measured, end := context.WithCancel(t.Context())
+		done := make(chan error, 1)
 		go func() {
 			// One write alone may be over before the block begins.
 			var err error
-			for intrude && err == nil && !isClosed(measured) {
+			for intrude && err == nil && measured.Err() == nil {
 				err = writeOnce(s.legs[mirrored].Targets[0][0])
 			}
 			done <- err
 		}()
 		b, err := s.measure(t.Context(), baseline, 997, 2000)
-		close(measured)
+		end()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
@@ -46,15 +48,6 @@ func TestRestingLegThatIsWrittenTo(t *testing.T) {
 		if b.voided != intrude {
 			t.Errorf("the resting leg was written to: %t; the block is void: %t", intrude, b.voided)
 		}
-	}
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
 

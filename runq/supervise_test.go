@@ -145,25 +145,28 @@ func (s *stage) notBooted(why string) {
 	}
 }
 
-// A new life waits until another worker serves the queue of the one before, which
-// needs the CPUs first.
-func TestRestartWaitsForTheTaker(t *testing.T) {
+// mourned is a stage where worker 0 has died, and worker 1 has not taken its queue yet.
+func mourned(t *testing.T) *stage {
+	t.Helper()
 	s := newStage(t)
 	s.lives(1, 1, true)
 	s.serves(0, 0)
 	s.restart(0, true)
 	s.notBooted("before its queue is taken over")
+	return s
+}
+
+// A new life waits until another worker serves the queue of the one before, which
+// needs the CPUs first.
+func TestRestartWaitsForTheTaker(t *testing.T) {
+	s := mourned(t)
 	s.serves(0, 1)
 	s.booted()
 }
 
 // A taker that does not come is not waited for longer than the mourning.
 func TestRestartDoesNotMournForEver(t *testing.T) {
-	s := newStage(t)
-	s.lives(1, 1, true)
-	s.serves(0, 0)
-	s.restart(0, true)
-	s.notBooted("before the mourning is over")
+	s := mourned(t)
 	s.clock.Add(int64(mourning + firstRestart))
 	s.booted()
 }
